@@ -1,0 +1,124 @@
+/**
+ * One block of memory for all packet bytes: an `ArrayBuffer` cut into counted blocks.
+ *
+ * A byte is named by its offset in the slab; whoever keeps bytes beyond the current call retains the block that holds
+ * them and releases it later. A block returns to the free list when its count reaches zero. Nothing is ever resized:
+ * the size of the slab is the limit on buffered bytes of everything that shares it.
+ */
+
+export const BLOCK_SHIFT = 18;
+/** Bytes in a block: room for four super-segments of 64 KiB packed one after the other. */
+export const BLOCK_BYTES: number = 1 << BLOCK_SHIFT;
+/** Default size, bytes. Virtual: pages are touched only when used. */
+export const DEFAULT_SLAB_BYTES: number = 256 << 20;
+/** With fewer free blocks than this, nothing new may be kept (see `scarce`). */
+const SCARCE_BLOCKS = 8;
+
+/** Views on one `ArrayBuffer`, as the wire formats read and write it. */
+export interface Memory {
+  readonly bytes: Uint8Array;
+  readonly view: DataView;
+  /** 32-bit words in host order; for descriptors and checksums. */
+  readonly words: Int32Array;
+}
+
+/** Counted blocks of packet memory. */
+export class Slab implements Memory {
+  readonly buffer: ArrayBuffer;
+  readonly bytes: Uint8Array;
+  readonly view: DataView;
+  readonly words: Int32Array;
+  /** Number of blocks. */
+  readonly blocks: number;
+  readonly #counts: Int32Array;
+  readonly #free: Int32Array;
+  #freeCount: number;
+  readonly #scarceBelow: number;
+  /** The block that small copies are packed into, -1 when there is none, and where the next one goes. */
+  #store = -1;
+  #storeAt = 0;
+
+  /** @param bytes size, rounded up to whole blocks; at least 4 blocks */
+  constructor(bytes: number = DEFAULT_SLAB_BYTES) {
+    const blocks = Math.max(4, Math.ceil(bytes / BLOCK_BYTES));
+    if (!(blocks <= 0x7fffffff / BLOCK_BYTES)) {
+      throw new RangeError(`slab of ${bytes} bytes is too large: offsets are 31 bits, so at most ${2 ** 31 - 1}`);
+    }
+    this.blocks = blocks;
+    this.buffer = new ArrayBuffer(blocks * BLOCK_BYTES);
+    this.bytes = new Uint8Array(this.buffer);
+    this.view = new DataView(this.buffer);
+    this.words = new Int32Array(this.buffer);
+    this.#counts = new Int32Array(blocks);
+    this.#free = new Int32Array(blocks);
+    this.#freeCount = blocks;
+    this.#scarceBelow = Math.min(SCARCE_BLOCKS, blocks >> 2);
+    for (let i = 0; i < blocks; i++) this.#free[i] = blocks - 1 - i;
+  }
+
+  /** Number of free blocks. */
+  get available(): number {
+    return this.#freeCount;
+  }
+
+  /** Whether so few blocks are free that receivers must not keep new payload and windows must not open. */
+  get scarce(): boolean {
+    return this.#freeCount < this.#scarceBelow;
+  }
+
+  /** Takes a free block and returns the offset of its first byte, with a count of one; -1 when none is free. */
+  take(): number {
+    if (this.#freeCount === 0) return -1;
+    const block = this.#free[--this.#freeCount] as number;
+    this.#counts[block] = 1;
+    return block << BLOCK_SHIFT;
+  }
+
+  /** Adds a reference to the block that holds `offset`. */
+  retain(offset: number): void {
+    const block = offset >> BLOCK_SHIFT;
+    this.#counts[block] = (this.#counts[block] as number) + 1;
+  }
+
+  /** Gives back a reference to the block that holds `offset`. */
+  release(offset: number): void {
+    const block = offset >> BLOCK_SHIFT;
+    const count = (this.#counts[block] as number) - 1;
+    if (count < 0) throw new Error(`block ${block} released more often than retained`);
+    this.#counts[block] = count;
+    if (count === 0) this.#free[this.#freeCount++] = block;
+  }
+
+  /** References to the block that holds `offset`. */
+  count(offset: number): number {
+    return this.#counts[offset >> BLOCK_SHIFT] as number;
+  }
+
+  /**
+   * Copies a small run of bytes out of a big block into a shared one, so that a few bytes that are held for long do not
+   * pin 256 KiB. The caller owns one reference to the result. Returns -1 when no block is free.
+   */
+  copyOut(offset: number, length: number): number {
+    if (this.#store < 0 || this.#storeAt + length > this.#store + BLOCK_BYTES) {
+      const block = this.take();
+      if (block < 0) return -1;
+      if (this.#store >= 0) this.release(this.#store);
+      this.#store = block;
+      this.#storeAt = block;
+    } else if (this.count(this.#store) === 1) {
+      this.#storeAt = this.#store;
+    }
+    const at = this.#storeAt;
+    this.bytes.copyWithin(at, offset, offset + length);
+    this.#storeAt = at + length;
+    this.retain(at);
+    return at;
+  }
+
+  /** Gives back the block kept for small copies, when nothing else refers to it. For the end of tests and stacks. */
+  trim(): void {
+    if (this.#store < 0) return;
+    this.release(this.#store);
+    this.#store = -1;
+  }
+}
