@@ -251,6 +251,8 @@ export const Errno = {
   ECONNABORTED: 103,
   ECONNRESET: 104,
   ENOBUFS: 105,
+  /** What a TUN descriptor says once its interface is gone. */
+  EBADFD: 77,
   ENOTCONN: 107,
   ETIMEDOUT: 110,
   ECONNREFUSED: 111,
@@ -263,7 +265,7 @@ export function errnoName(errno: number): string {
   const known = n > 0 ? getSystemErrorName(-n) : "";
   if (/^E[A-Z0-9]+$/.test(known)) return known;
   // libuv does not name every errno, EBADFD for one.
-  for (const [name, value] of Object.entries(constants.errno)) {
+  for (const [name, value] of [...Object.entries(Errno), ...Object.entries(constants.errno)]) {
     if (value === n) return name;
   }
   return `errno ${n}`;
