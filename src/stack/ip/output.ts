@@ -1,6 +1,7 @@
 /** Finishing packets: IP headers in front, checksums complete or left to the device. */
-import { MAX_INLINE_BYTES, type TransmitQueue } from "../memory/transmit-queue.ts";
+
 import type { Slab } from "../memory/slab.ts";
+import { MAX_INLINE_BYTES, type TransmitQueue } from "../memory/transmit-queue.ts";
 import { checksum, fold, sumBytes } from "../wire/checksum.ts";
 import { ICMP_CHECKSUM } from "../wire/icmp.ts";
 import { addressSum, pseudoHeaderLengthSum } from "../wire/ip.ts";
@@ -148,8 +149,7 @@ export class IpOutput {
     let sum = this.#sumPieces(this.queue.count - 1, body - at);
     if (!isIpv4) {
       // RFC 4443 §2.3: ICMPv6 covers the pseudo-header, ICMP does not.
-      sum +=
-        pseudoHeaderLengthSum(protocol, length) + wordsSum(words, source) + wordsSum(words, destination);
+      sum += pseudoHeaderLengthSum(protocol, length) + wordsSum(words, source) + wordsSum(words, destination);
     }
     this.slab.view.setUint16(body + ICMP_CHECKSUM, checksum(sum));
   }
@@ -157,12 +157,7 @@ export class IpOutput {
 
 /** Sum of the address in four words at `at`, for pseudo-headers. */
 export function wordsSum(words: Int32Array, at: number): number {
-  return addressSum(
-    words[at] as number,
-    words[at + 1] as number,
-    words[at + 2] as number,
-    words[at + 3] as number,
-  );
+  return addressSum(words[at] as number, words[at + 1] as number, words[at + 2] as number, words[at + 3] as number);
 }
 
 /** Most bytes that `begin()`'s room takes behind the headers. */

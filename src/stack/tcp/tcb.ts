@@ -38,7 +38,7 @@ export const Recovery = { open: 0, fast: 1, timeout: 2 } as const;
 export type Recovery = (typeof Recovery)[keyof typeof Recovery];
 
 /** No time or sequence number is remembered. */
-export const NO_TIME = -1;
+export const NO_TIME: number = -1;
 
 /** @internal */
 export class Tcb {
@@ -103,14 +103,16 @@ export class Tcb {
   ackedBytes = 0;
 
   // RTO (RFC 6298), ms.
-  srtt = NO_TIME;
+  srtt: number = NO_TIME;
   rttvar = 0;
   rto: number;
   /** Retransmissions in a row without progress. */
   retries = 0;
+  /** Zero-window probes since the peer was heard last. */
+  unanswered = 0;
   /** The segment being timed when there are no timestamps: its end and when it was sent, or `NO_TIME`. */
   rttSeq = 0;
-  rttAt = NO_TIME;
+  rttAt: number = NO_TIME;
   /** Whether the retransmission timer runs as a zero-window probe timer. */
   persisting = false;
 
@@ -137,11 +139,11 @@ export class Tcb {
   rcvHead: number = NIL;
   rcvTail: number = NIL;
   rcvQueued = 0;
-  /** Bytes promised to a gathered write that is under way; they leave the queue with `consume`. */
   finReceived = false;
 
   // Reassembly: beyond RCV.NXT, sorted, disjoint.
   oooHead: number = NIL;
+  oooTail: number = NIL;
   oooCount = 0;
   oooBytes = 0;
   /** Sequence number of a FIN that came out of order. */
@@ -152,6 +154,7 @@ export class Tcb {
   sackSeq0 = 0;
   sackSeq1 = 0;
   sackSeq2 = 0;
+  sackSeq3 = 0;
 
   // Acknowledgments due.
   ackNow = false;
@@ -168,17 +171,10 @@ export class Tcb {
   /** Nobody reads any more: `close()` or `abort()` was called. */
   released = false;
   error: FlowErrorCode | null = null;
-  /** Set when the writer found the send buffer full, so that it is told about room. */
+  /** The writer found the send buffer full and is to be told about room. */
   wantsWritable = false;
 
-  constructor(
-    slot: number,
-    isIpv4: boolean,
-    localPort: number,
-    remotePort: number,
-    addressSum: number,
-    rto: number,
-  ) {
+  constructor(slot: number, isIpv4: boolean, localPort: number, remotePort: number, addressSum: number, rto: number) {
     this.slot = slot;
     this.isIpv4 = isIpv4;
     this.localPort = localPort;

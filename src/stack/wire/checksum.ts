@@ -5,7 +5,7 @@ const LITTLE_ENDIAN = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
 
 /** Folds a sum to 16 bits with end-around carry; `sum` is any non-negative integer below 2^53. */
 export function fold(sum: number): number {
-  let folded = (sum % 0x1_0000_0000 >>> 0) + Math.floor(sum / 0x1_0000_0000);
+  let folded = ((sum % 0x1_0000_0000) >>> 0) + Math.floor(sum / 0x1_0000_0000);
   folded = (folded % 0x1_0000) + Math.floor(folded / 0x1_0000);
   folded = (folded & 0xffff) + (folded >>> 16);
   return (folded & 0xffff) + (folded >>> 16);

@@ -50,9 +50,7 @@ export function pseudoHeaderLengthSum(protocol: number, length: number): number 
 export function addressSum(a0: number, a1: number, a2: number, a3: number): number {
   const low = (a3 >>> 16) + (a3 & 0xffff);
   if (isMapped(a0, a1, a2)) return low;
-  return (
-    low + (a0 >>> 16) + (a0 & 0xffff) + (a1 >>> 16) + (a1 & 0xffff) + (a2 >>> 16) + (a2 & 0xffff)
-  );
+  return low + (a0 >>> 16) + (a0 & 0xffff) + (a1 >>> 16) + (a1 & 0xffff) + (a2 >>> 16) + (a2 & 0xffff);
 }
 
 /** The pseudo-header's sum for the addresses of `packet`, in either direction. */

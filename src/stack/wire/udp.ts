@@ -31,13 +31,7 @@ export class UdpDatagram {
  * Parses a UDP header at bytes [start, end) of `memory` into `datagram`.
  * @param joined whether the device joined datagrams: then the length field may be that of the whole
  */
-export function parseUdp(
-  memory: Memory,
-  start: number,
-  end: number,
-  joined: boolean,
-  datagram: UdpDatagram,
-): Drop {
+export function parseUdp(memory: Memory, start: number, end: number, joined: boolean, datagram: UdpDatagram): Drop {
   const { view } = memory;
   if (end - start < UDP_HEADER_LEN) return Drop.udpTruncated;
   const length = view.getUint16(start + LENGTH);
@@ -52,13 +46,7 @@ export function parseUdp(
 }
 
 /** Writes a UDP header at `at` with checksum zero. */
-export function emitUdp(
-  memory: Memory,
-  at: number,
-  sourcePort: number,
-  destinationPort: number,
-  length: number,
-): void {
+export function emitUdp(memory: Memory, at: number, sourcePort: number, destinationPort: number, length: number): void {
   const { view } = memory;
   view.setUint16(at + SOURCE_PORT, sourcePort);
   view.setUint16(at + DESTINATION_PORT, destinationPort);

@@ -1,0 +1,365 @@
+/**
+ * A TCP flow as its owner sees it.
+ *
+ * Theory of operation. A connection begins with a SYN from the device: `nextReady()` hands it out with `Ready.syn`, and
+ * nothing is answered until `accept()` or `reject()`. After that the owner reads and writes until both directions are
+ * closed, or calls `close()` or `abort()`; then the object must not be used any more.
+ *
+ * What is held: the receive queue (at most `recvBuffer` bytes, the window), reassembly (inside the same window), the send
+ * queue (at most `sendBuffer` bytes, until acknowledged). All of it are references to slab blocks.
+ *
+ * Timers: retransmission (armed while something is unacknowledged or a closed window is probed; expiry sends again and
+ * backs off, and gives up after `dataRetries`), delayed ACK, FIN-WAIT-2 once nobody reads.
+ */
+import type { Endpoint, IpBytes } from "../flow/address.ts";
+import { NIL } from "../memory/chunks.ts";
+import { BLOCK_BYTES } from "../memory/slab.ts";
+import type { Unreachable } from "../wire/icmp.ts";
+import { isMapped, Protocol } from "../wire/ip.ts";
+import { ACK_FLAG, RST } from "../wire/tcp.ts";
+import { KEY_REMOTE, KEY_WORDS, type TcpContext } from "./context.ts";
+import { sendResetOf } from "./reset.ts";
+import { appendToSendQueue } from "./send-queue.ts";
+import { seqAdd, seqDiff } from "./seq.ts";
+import { Event, isSynchronized, STATE_NAMES, State, type StateName } from "./state.ts";
+import type { FlowErrorCode, Tcb } from "./tcb.ts";
+import { Timer } from "./timer-table.ts";
+import { windowUpdateIsDue } from "./window.ts";
+
+/** How a flow is refused before it is accepted. */
+export type RejectReason = "rst" | "drop" | Unreachable;
+
+/** What `info()` tells; times in ms, sizes in bytes. */
+export interface TcpInfo {
+  readonly state: StateName;
+  readonly mss: number;
+  readonly cwnd: number;
+  readonly ssthresh: number;
+  /** -1 before the first sample. */
+  readonly srtt: number;
+  readonly rttvar: number;
+  readonly rto: number;
+  readonly retries: number;
+  readonly unacknowledged: number;
+  readonly unsent: number;
+  readonly sndWnd: number;
+  readonly rcvWnd: number;
+  readonly outOfOrderBytes: number;
+}
+
+export class TcpConnection {
+  readonly #ctx: TcpContext;
+  readonly #tcb: Tcb;
+  /** The key, once the flow has left the tables. */
+  #key: Int32Array | null = null;
+  /** For the owner: an index into its own tables. The stack does not look at it. */
+  tag = -1;
+
+  /** @internal Made by the stack. */
+  constructor(ctx: TcpContext, tcb: Tcb) {
+    this.#ctx = ctx;
+    this.#tcb = tcb;
+  }
+
+  /** @internal The flow leaves the tables: keep its addresses. */
+  keepKey(): void {
+    const at = this.#ctx.keyAt(this.#tcb.slot);
+    this.#key = this.#ctx.table.keys.slice(at, at + KEY_WORDS);
+  }
+
+  /** 4 or 6. */
+  get family(): 4 | 6 {
+    return this.#tcb.isIpv4 ? 4 : 6;
+  }
+
+  /** Where the client wants to go. */
+  get local(): Endpoint {
+    return { address: this.#address(0), port: this.#tcb.localPort };
+  }
+
+  /** The client. */
+  get remote(): Endpoint {
+    return { address: this.#address(KEY_REMOTE), port: this.#tcb.remotePort };
+  }
+
+  #address(from: number): IpBytes {
+    const kept = this.#key;
+    const words = kept ?? this.#ctx.table.keys;
+    const at = (kept === null ? this.#ctx.keyAt(this.#tcb.slot) : 0) + from;
+    return addressBytes(words, at);
+  }
+
+  /** State as RFC 9293 names it. */
+  get state(): StateName {
+    return STATE_NAMES[this.#tcb.state];
+  }
+
+  /** Why the flow ended, or null. */
+  get error(): FlowErrorCode | null {
+    return this.#tcb.error;
+  }
+
+  /** Takes and clears what happened since the last call: bits of `Ready`. */
+  takeReady(): number {
+    const bits = this.#tcb.ready;
+    this.#tcb.ready = 0;
+    return bits;
+  }
+
+  /** Answers the SYN. No effect on a flow that was accepted or has gone. */
+  accept(): void {
+    const ctx = this.#ctx;
+    const tcb = this.#tcb;
+    if (tcb.slot < 0 || tcb.state !== State.listen) return;
+    const iss = ctx.isn(tcb.slot);
+    tcb.iss = iss;
+    tcb.sndUna = iss;
+    tcb.sndNxt = seqAdd(iss, 1);
+    tcb.sndMax = tcb.sndNxt;
+    tcb.tsOffset = ctx.timestampOffset(tcb.slot);
+    tcb.rcvAdv = seqAdd(tcb.rcvNxt, Math.min(65535, ctx.settings.recvBuffer));
+    ctx.setState(tcb, Event.accept);
+    tcb.synAckNow = true;
+    ctx.markDirty(tcb);
+  }
+
+  /**
+   * Refuses the flow before it is accepted: with a reset, an ICMP error, or silence. When the rate limit of ICMP errors
+   * is used up, a reset is sent instead. The object is done with afterwards.
+   */
+  reject(reason: RejectReason): void {
+    const ctx = this.#ctx;
+    const tcb = this.#tcb;
+    tcb.released = true;
+    if (tcb.slot < 0 || tcb.state !== State.listen) return;
+    if (reason !== "drop" && !(reason !== "rst" && this.#sendUnreachable(reason))) {
+      sendResetOf(ctx, tcb, 0, tcb.rcvNxt, RST | ACK_FLAG);
+    }
+    ctx.detach(tcb, "FLOW_ABORTED");
+  }
+
+  #sendUnreachable(reason: Unreachable): boolean {
+    const ctx = this.#ctx;
+    const tcb = this.#tcb;
+    if (!ctx.icmpErrors.allow(ctx.now)) return false;
+    const at = ctx.keyAt(tcb.slot);
+    const { keys } = ctx.table;
+    return ctx.icmpErrors.send(
+      reason,
+      tcb.isIpv4,
+      Protocol.tcp,
+      keys,
+      at,
+      at + KEY_REMOTE,
+      tcb.localPort,
+      tcb.remotePort,
+      tcb.irs,
+      0,
+    );
+  }
+
+  /** Bytes that can be read. */
+  get readable(): number {
+    return this.#tcb.rcvQueued;
+  }
+
+  /** Whether the peer has sent FIN and everything before it was read. */
+  get eof(): boolean {
+    return this.#tcb.finReceived && this.#tcb.rcvQueued === 0;
+  }
+
+  /** Whether the peer has sent FIN, read or not. */
+  get finReceived(): boolean {
+    return this.#tcb.finReceived;
+  }
+
+  /** Reads up to `max` bytes into a new array; null when there are none. Reading opens the window. */
+  read(max: number): Uint8Array | null {
+    const length = Math.min(max, this.#tcb.rcvQueued);
+    if (length <= 0) return null;
+    const { chunks, slab } = this.#ctx;
+    const bytes = new Uint8Array(length);
+    let at = 0;
+    for (let node = this.#tcb.rcvHead; at < length; node = chunks.next(node)) {
+      const run = Math.min(chunks.length(node), length - at);
+      const offset = chunks.offset(node);
+      bytes.set(slab.bytes.subarray(offset, offset + run), at);
+      at += run;
+    }
+    this.consume(length);
+    return bytes;
+  }
+
+  /**
+   * Describes readable bytes as slab references: pairs (offset, length) from `into[at]` on, at most `maxRefs`. They stay
+   * valid until `consume`. Returns the number of pairs.
+   */
+  peek(into: Int32Array, at: number, maxRefs: number): number {
+    const { chunks } = this.#ctx;
+    let refs = 0;
+    for (let node = this.#tcb.rcvHead; node !== NIL && refs < maxRefs; node = chunks.next(node)) {
+      into[at + 2 * refs] = chunks.offset(node);
+      into[at + 2 * refs + 1] = chunks.length(node);
+      refs++;
+    }
+    return refs;
+  }
+
+  /**
+   * Releases `count` bytes that were read, and opens the window by as much.
+   * @throws RangeError when fewer are readable
+   */
+  consume(count: number): void {
+    const ctx = this.#ctx;
+    const tcb = this.#tcb;
+    if (count > tcb.rcvQueued) throw new RangeError(`consume(${count}): only ${tcb.rcvQueued} bytes are readable`);
+    const { chunks } = ctx;
+    let left = count;
+    while (left > 0) {
+      const head = tcb.rcvHead;
+      const length = chunks.length(head);
+      if (length > left) {
+        chunks.trimFront(head, left);
+        break;
+      }
+      tcb.rcvHead = chunks.remove(head);
+      left -= length;
+    }
+    if (tcb.rcvHead === NIL) tcb.rcvTail = NIL;
+    tcb.rcvQueued -= count;
+    ctx.bytesBuffered -= count;
+    if (tcb.slot >= 0 && !tcb.finReceived && windowUpdateIsDue(ctx, tcb)) ctx.markDirty(tcb);
+  }
+
+  /** Moves small unread runs out of big blocks: for an owner that cannot pass them on at once. */
+  compactUnread(): void {
+    this.#ctx.chunks.compact(this.#tcb.rcvHead, COMPACT_LIMIT);
+  }
+
+  /** Bytes that `write` takes now. */
+  get sendSpace(): number {
+    return Math.max(0, this.#ctx.settings.sendBuffer - this.#tcb.sndQueued);
+  }
+
+  /** Bytes written and not yet acknowledged. */
+  get sendQueued(): number {
+    return this.#tcb.sndQueued;
+  }
+
+  /** Asks for `Ready.writable` once half of the send buffer is free. */
+  wantWritable(): void {
+    const tcb = this.#tcb;
+    if (tcb.sndQueued <= this.#ctx.settings.sendBuffer >>> 1) this.#ctx.markReady(tcb, WRITABLE);
+    else tcb.wantsWritable = true;
+  }
+
+  /**
+   * Queues a copy of `bytes` and returns how many were taken: as many as the send buffer and the slab have room for.
+   * @throws Error after `end()`
+   */
+  write(bytes: Uint8Array): number {
+    const { slab } = this.#ctx;
+    const want = Math.min(bytes.length, this.sendSpace);
+    let taken = 0;
+    while (taken < want) {
+      const block = slab.scarce ? -1 : slab.take();
+      if (block < 0) break;
+      const run = Math.min(BLOCK_BYTES, want - taken);
+      slab.bytes.set(bytes.subarray(taken, taken + run), block);
+      this.writeReference(block, run);
+      slab.release(block);
+      taken += run;
+    }
+    if (taken < bytes.length) this.#tcb.wantsWritable = true;
+    return taken;
+  }
+
+  /**
+   * Queues `length` bytes at slab `offset` without a copy; their block is retained until they are acknowledged. May
+   * exceed the send buffer: a caller that minds `sendSpace` overshoots by one read at most.
+   * @returns false when the flow is gone or `end()` was called
+   */
+  writeReference(offset: number, length: number): boolean {
+    const tcb = this.#tcb;
+    if (tcb.slot < 0 || tcb.finQueued) return false;
+    appendToSendQueue(this.#ctx, tcb, offset, length);
+    this.#ctx.markDirty(tcb);
+    return true;
+  }
+
+  /** Queues FIN behind what was written (RFC 9293 §3.10.4). Reading goes on. */
+  end(): void {
+    const tcb = this.#tcb;
+    if (tcb.slot < 0 || tcb.finQueued) return;
+    tcb.finQueued = true;
+    this.#ctx.markDirty(tcb);
+  }
+
+  /**
+   * Gives the flow up: FIN follows what was written; a reset instead when received data was not read (RFC 9293 §3.10.4,
+   * SHLD-3). Later events are not reported.
+   */
+  close(): void {
+    const ctx = this.#ctx;
+    const tcb = this.#tcb;
+    if (tcb.released) return;
+    const lost = tcb.rcvQueued > 0;
+    if (lost || !isSynchronized(tcb.state)) {
+      this.abort();
+      return;
+    }
+    tcb.released = true;
+    if (tcb.slot < 0) return;
+    this.end();
+    if (tcb.state === State.finWait2) {
+      ctx.timers.set(tcb.slot, Timer.finWait2, ctx.now + ctx.settings.finWait2Ms);
+    }
+  }
+
+  /** Ends the flow with a reset (RFC 9293 §3.10.5). Later events are not reported. */
+  abort(): void {
+    const ctx = this.#ctx;
+    const tcb = this.#tcb;
+    tcb.released = true;
+    ctx.discardReceived(tcb);
+    if (tcb.slot < 0) return;
+    // A sequence number the peer accepts: the highest sent. Before accept there is none, so it is the answer to the SYN.
+    if (tcb.state === State.listen) sendResetOf(ctx, tcb, 0, tcb.rcvNxt, RST | ACK_FLAG);
+    else sendResetOf(ctx, tcb, tcb.sndMax, tcb.rcvNxt, RST | ACK_FLAG);
+    ctx.detach(tcb, "FLOW_ABORTED");
+  }
+
+  /** A snapshot of the flow's numbers. */
+  info(): TcpInfo {
+    const tcb = this.#tcb;
+    const unacknowledged = tcb.slot < 0 ? 0 : seqDiff(tcb.sndNxt, tcb.sndUna);
+    return {
+      state: this.state,
+      mss: tcb.smss,
+      cwnd: tcb.cwnd,
+      ssthresh: tcb.ssthresh,
+      srtt: tcb.srtt,
+      rttvar: tcb.rttvar,
+      rto: tcb.rto,
+      retries: tcb.retries,
+      unacknowledged,
+      unsent: Math.max(0, tcb.sndQueued - unacknowledged),
+      sndWnd: tcb.sndWnd,
+      rcvWnd: seqDiff(tcb.rcvAdv, tcb.rcvNxt),
+      outOfOrderBytes: tcb.oooBytes,
+    };
+  }
+}
+
+const WRITABLE = 16;
+/** Runs up to this length are copied together when they have to wait. */
+const COMPACT_LIMIT = 4096;
+
+/** The address in four big-endian words, 4 bytes when it is in mapped form. */
+export function addressBytes(words: Int32Array, at: number): IpBytes {
+  const isIpv4 = isMapped(words[at] as number, words[at + 1] as number, words[at + 2] as number);
+  const bytes = new Uint8Array(isIpv4 ? 4 : 16);
+  const first = isIpv4 ? 3 : 0;
+  for (let i = 0; i < bytes.length; i++) bytes[i] = (words[at + first + (i >> 2)] as number) >>> (24 - 8 * (i & 3));
+  return bytes;
+}

@@ -1,0 +1,87 @@
+/** Bytes on their way to the client: kept as slab references from SND.UNA on until they are acknowledged. */
+import { NIL } from "../memory/chunks.ts";
+import { MAX_PAYLOAD_REFS, type TransmitQueue } from "../memory/transmit-queue.ts";
+import type { TcpContext } from "./context.ts";
+import type { Tcb } from "./tcb.ts";
+
+/** Appends `length` bytes at slab `offset` to the queue; their block is retained. */
+export function appendToSendQueue(ctx: TcpContext, tcb: Tcb, offset: number, length: number): void {
+  const node = ctx.chunks.add(offset, length, 0);
+  if (tcb.sndTail === NIL) tcb.sndHead = node;
+  else ctx.chunks.setNext(tcb.sndTail, node);
+  tcb.sndTail = node;
+  if (tcb.sndCursor === NIL) {
+    tcb.sndCursor = node;
+    tcb.sndCursorAt = 0;
+  }
+  tcb.sndQueued += length;
+  ctx.bytesBuffered += length;
+}
+
+/** How many of `want` bytes from `node` on, `at` bytes into it, fit into the references of one packet. */
+export function gatherable(ctx: TcpContext, node: number, at: number, want: number): number {
+  const { chunks } = ctx;
+  let length = -at;
+  let current = node;
+  for (let refs = 0; refs < MAX_PAYLOAD_REFS && current !== NIL; refs++) {
+    length += chunks.length(current);
+    if (length >= want) return want;
+    current = chunks.next(current);
+  }
+  return length;
+}
+
+/** Where `gather` stopped: the chunk and the offset in it of the next byte. */
+export const gathered = { node: NIL as number, at: 0 };
+
+/** Adds `length` bytes from `node` on, `at` bytes into it, to the packet being built, and notes the end in `gathered`. */
+export function gather(ctx: TcpContext, queue: TransmitQueue, node: number, at: number, length: number): void {
+  const { chunks } = ctx;
+  let current = node;
+  let skip = at;
+  let left = length;
+  while (left > 0) {
+    const run = chunks.length(current) - skip;
+    const take = run < left ? run : left;
+    queue.addPayload(chunks.offset(current) + skip, take);
+    left -= take;
+    if (take === run) {
+      current = chunks.next(current);
+      skip = 0;
+    } else {
+      skip += take;
+    }
+  }
+  gathered.node = current;
+  gathered.at = skip;
+}
+
+/** Drops `count` acknowledged bytes from the front. The cursor is the caller's matter when it was behind them. */
+export function dropAcknowledged(ctx: TcpContext, tcb: Tcb, count: number): void {
+  const { chunks } = ctx;
+  let left = count;
+  while (left > 0) {
+    const head = tcb.sndHead;
+    const length = chunks.length(head);
+    if (length > left) {
+      chunks.trimFront(head, left);
+      if (tcb.sndCursor === head) tcb.sndCursorAt = Math.max(0, tcb.sndCursorAt - left);
+      break;
+    }
+    if (tcb.sndCursor === head) {
+      tcb.sndCursor = chunks.next(head);
+      tcb.sndCursorAt = 0;
+    }
+    tcb.sndHead = chunks.remove(head);
+    left -= length;
+  }
+  if (tcb.sndHead === NIL) tcb.sndTail = NIL;
+  tcb.sndQueued -= count;
+  ctx.bytesBuffered -= count;
+}
+
+/** Puts the cursor back to SND.UNA: everything unacknowledged may be sent again. */
+export function rewindCursor(tcb: Tcb): void {
+  tcb.sndCursor = tcb.sndHead;
+  tcb.sndCursorAt = 0;
+}

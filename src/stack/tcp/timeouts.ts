@@ -1,0 +1,72 @@
+/** What the timers of a flow do when they expire. */
+import { onRetransmitTimeout } from "./acknowledge.ts";
+import type { TcpContext } from "./context.ts";
+import { State } from "./state.ts";
+import type { Tcb } from "./tcb.ts";
+import { Timer } from "./timer-table.ts";
+
+/** Fires everything that is due at `ctx.now`. */
+export function expireTimers(ctx: TcpContext): void {
+  const { timers, timeWait, now } = ctx;
+  for (let slot = timers.takeDue(now); slot >= 0; slot = timers.takeDue(now)) {
+    const tcb = ctx.tcbs[slot];
+    if (tcb === null || tcb === undefined) {
+      timers.clearAll(slot);
+      continue;
+    }
+    if (timers.at(slot, Timer.ack) <= now) {
+      timers.clear(slot, Timer.ack);
+      tcb.ackNow = true;
+      ctx.markDirty(tcb);
+    }
+    if (timers.at(slot, Timer.retransmit) <= now) {
+      timers.clear(slot, Timer.retransmit);
+      onRetransmitTimer(ctx, tcb);
+    }
+    if (tcb.slot >= 0 && timers.at(slot, Timer.finWait2) <= now) {
+      timers.clear(slot, Timer.finWait2);
+      ctx.detach(tcb, null);
+    }
+    if (tcb.slot >= 0) timers.rearm(slot);
+  }
+  while (timeWait.nextExpiry <= now) ctx.endTimeWait(timeWait.oldest);
+}
+
+function onRetransmitTimer(ctx: TcpContext, tcb: Tcb): void {
+  const { synAckRetries, dataRetries } = ctx.settings;
+  if (tcb.state === State.synReceived) {
+    if (tcb.retries >= synAckRetries) {
+      ctx.detach(tcb, "FLOW_TIMEOUT");
+      return;
+    }
+    tcb.retries++;
+    tcb.synAckNow = true;
+    ctx.retransmits++;
+    ctx.markDirty(tcb);
+    return;
+  }
+  if (tcb.persisting) {
+    // RFC 9293 §3.8.6.1, MUST-37: for ever, as long as the peer answers.
+    if (tcb.unanswered >= dataRetries) {
+      ctx.detach(tcb, "FLOW_TIMEOUT");
+      return;
+    }
+    if (tcb.unanswered === 0 && tcb.retries === 0) ctx.chunks.compact(tcb.sndHead, 4096);
+    tcb.unanswered++;
+    tcb.retries++;
+    tcb.probeNow = true;
+    ctx.timers.set(tcb.slot, Timer.retransmit, ctx.now + probeInterval(ctx, tcb));
+    ctx.markDirty(tcb);
+    return;
+  }
+  // RFC 9293 §3.8.3, R2.
+  if (tcb.retries >= dataRetries) {
+    ctx.detach(tcb, "FLOW_TIMEOUT");
+    return;
+  }
+  onRetransmitTimeout(ctx, tcb);
+}
+
+function probeInterval(ctx: TcpContext, tcb: Tcb): number {
+  return Math.min(ctx.settings.maxRtoMs, tcb.rto * 2 ** Math.min(tcb.retries, 16));
+}

@@ -1,0 +1,51 @@
+/** The window offered to the peer (RFC 9293 §3.8.6; RFC 7323 §2). */
+import type { TcpContext } from "./context.ts";
+import { seqAdd, seqDiff } from "./seq.ts";
+import type { Tcb } from "./tcb.ts";
+
+/**
+ * Right edge of the window that could be offered now. It never lies left of what was offered (SHLD-14), and moves only
+ * by worthwhile steps (RFC 9293 §3.8.6.2.2, MUST-39).
+ */
+function rightEdge(ctx: TcpContext, tcb: Tcb): number {
+  const growth = possibleGrowth(ctx, tcb);
+  return growth >= worthwhile(ctx, tcb) ? seqAdd(tcb.rcvAdv, growth) : tcb.rcvAdv;
+}
+
+/** How many bytes the right edge could move. Nothing while memory is scarce. */
+function possibleGrowth(ctx: TcpContext, tcb: Tcb): number {
+  if (ctx.slab.scarce || tcb.released) return 0;
+  const free = ctx.settings.recvBuffer - tcb.rcvQueued;
+  return free - seqDiff(tcb.rcvAdv, tcb.rcvNxt);
+}
+
+function worthwhile(ctx: TcpContext, tcb: Tcb): number {
+  return Math.min(tcb.smss, ctx.settings.recvBuffer >>> 1);
+}
+
+/**
+ * Computes the window field for a segment and moves RCV.NXT + RCV.WND to what it says.
+ * @param scaled whether the field is shifted: in every segment but a SYN
+ */
+export function advertiseWindow(ctx: TcpContext, tcb: Tcb, scaled: boolean): number {
+  const edge = rightEdge(ctx, tcb);
+  const window = Math.max(0, seqDiff(edge, tcb.rcvNxt));
+  const shift = scaled ? tcb.rcvShift : 0;
+  let field = Math.min(65535, window >>> shift);
+  // RFC 7323 §2.4: rounding down must not take back what was offered, so round up instead.
+  const offered = seqDiff(tcb.rcvAdv, tcb.rcvNxt);
+  if (field < 65535 && field << shift < offered) field++;
+  const adv = seqAdd(tcb.rcvNxt, field << shift);
+  if (seqDiff(adv, tcb.rcvAdv) > 0) tcb.rcvAdv = adv;
+  return field;
+}
+
+/**
+ * Whether the peer should hear of a larger window although nothing else is due: when the window grew by a quarter of the
+ * buffer, or when the peer may be stopped by what it was offered last.
+ */
+export function windowUpdateIsDue(ctx: TcpContext, tcb: Tcb): boolean {
+  const growth = possibleGrowth(ctx, tcb);
+  if (growth < worthwhile(ctx, tcb)) return false;
+  return growth >= ctx.settings.recvBuffer >>> 2 || seqDiff(tcb.rcvAdv, tcb.rcvNxt) < 2 * tcb.smss;
+}
