@@ -1,4 +1,4 @@
-import type { ExitCode } from "./exit-codes.ts";
+import { ExitCode } from "./exit-codes.ts";
 
 /** Ends a command with one line on stderr and an exit code. The message names value, cause and remedy. */
 export class CliError extends Error {
@@ -9,4 +9,9 @@ export class CliError extends Error {
     super(message, options);
     this.exitCode = exitCode;
   }
+}
+
+/** A complaint about an option's value: `--mtu 70000: expected a number from 576 to 65535`. */
+export function badValue(option: string, value: string, text: string): CliError {
+  return new CliError(ExitCode.usage, `${option} ${value === "" ? '""' : value}: ${text}`);
 }

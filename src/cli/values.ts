@@ -2,7 +2,7 @@
 import { HostError } from "../host/errors.ts";
 import { type Cidr, networkAddress, parseCidr } from "../host/interface.ts";
 import { formatAddress, parseAddress } from "../stack/flow/address.ts";
-import { CliError } from "./cli-error.ts";
+import { badValue, CliError } from "./cli-error.ts";
 import { ExitCode } from "./exit-codes.ts";
 import { LOG_LEVELS, type LogLevel } from "./log.ts";
 
@@ -17,11 +17,6 @@ const MAX_DEVICE_NAME = 15;
 /** An address and a prefix length, and how they were written. */
 export interface CidrOption extends Cidr {
   readonly text: string;
-}
-
-/** A complaint about an option's value. */
-export function badValue(option: string, value: string, text: string): CliError {
-  return new CliError(ExitCode.usage, `${option} ${value === "" ? '""' : value}: ${text}`);
 }
 
 function parseInteger(option: string, text: string, min: number, max: number, hexToo: boolean): number {

@@ -1,0 +1,119 @@
+/** The commands and their options. What a command does is in a file of its own, loaded when it is asked for. */
+import { Command, Option } from "commander";
+import { readVersion } from "./version.ts";
+
+/** Options of `tunrelay run` as they were written. */
+export interface RunFlags {
+  readonly proxy?: string;
+  readonly device: string;
+  readonly mtu: string;
+  readonly address: readonly string[];
+  readonly route: readonly string[];
+  readonly interface?: string;
+  readonly fwmark?: string;
+  readonly udpTimeout: string;
+  readonly connectTimeout: string;
+  readonly earlyAccept?: boolean;
+  readonly drain: string;
+  readonly loglevel: string;
+}
+
+/** Options of `tunrelay serve` as they were written. */
+export interface ServeFlags {
+  readonly listen?: readonly string[];
+  readonly user?: string;
+  readonly passwordFile?: string;
+  readonly maxConnections?: string;
+  readonly loglevel: string;
+}
+
+/** Options of `tunrelay demo` as they were written. */
+export interface DemoFlags {
+  readonly json?: boolean;
+  readonly loglevel: string;
+}
+
+/** How a command ended. */
+export type Finish = (exitCode: number) => void;
+
+function collect(value: string, previous: readonly string[]): readonly string[] {
+  return [...previous, value];
+}
+
+function repeatable(flags: string, description: string): Option {
+  return new Option(flags, `${description} (repeatable)`).argParser(collect).default([], "none");
+}
+
+const LOGLEVEL = "-l, --loglevel <level>";
+const LOGLEVEL_TEXT = "silent, error, warn, info or debug";
+
+/**
+ * Builds the command line.
+ * @param finish gets the exit code of the command that was run
+ */
+export function buildProgram(finish: Finish): Command {
+  const program = new Command("tunrelay")
+    .description("Relays the traffic of a TUN device through a proxy")
+    .version(readVersion(), "-v, --version", "print the version")
+    .helpOption("-h, --help", "show help")
+    .helpCommand("help [command]", "show help for a command")
+    .showSuggestionAfterError(true);
+  addRun(program, finish);
+  addServe(program, finish);
+  addDemo(program, finish);
+  return program;
+}
+
+function addRun(program: Command, finish: Finish): void {
+  program
+    .command("run")
+    .summary("make a TUN device and relay what is routed into it")
+    .description("Makes a TUN device and relays TCP and UDP that is routed into it. Ends with SIGINT or SIGTERM.")
+    .option(
+      "-p, --proxy <url>",
+      "socks5://[user:password@]host[:1080], direct:// or reject://; TUNRELAY_PROXY if absent",
+    )
+    .option("-d, --device <name>", "name of the device, also as tun://NAME", "tun0")
+    .option("--mtu <bytes>", "largest IP packet, 576 to 65535", "1500")
+    .addOption(repeatable("--address <cidr>", "address of the device, such as 198.18.0.1/15"))
+    .addOption(repeatable("--route <cidr>", "route into the device, such as 192.0.2.0/24, or default"))
+    .option("--interface <name>", "send upstream traffic through this interface")
+    .option("--fwmark <number>", "mark upstream traffic, for `ip rule`; decimal or 0x")
+    .option("--udp-timeout <duration>", "forget a silent UDP client after this time", "120s")
+    .option("--connect-timeout <duration>", "time for connecting to proxy or destination", "10s")
+    .option("--early-accept", "answer a connection before the upstream has connected")
+    .option("--drain <duration>", "time for open flows after SIGINT or SIGTERM", "1s")
+    .option(LOGLEVEL, LOGLEVEL_TEXT, "info")
+    .action(async (flags: RunFlags) => finish(await (await import("./run.ts")).run(flags)));
+}
+
+function addServe(program: Command, finish: Finish): void {
+  program
+    .command("serve")
+    .summary("a SOCKS5 and HTTP CONNECT proxy")
+    .description(
+      "Serves SOCKS5 (CONNECT, UDP ASSOCIATE) and HTTP CONNECT on the same port. Ends with SIGINT or SIGTERM.",
+    )
+    .addOption(
+      new Option("--listen <host:port>", "address and port; [::1]:1080 for IPv6 (repeatable)")
+        .argParser((value: string, previous: readonly string[] | undefined) => [...(previous ?? []), value])
+        .default(undefined, "127.0.0.1:1080"),
+    )
+    .option("--user <name>", "ask clients for this name and a password")
+    .option("--password-file <file>", "its first line is the password; TUNRELAY_SERVE_PASSWORD if absent")
+    .option("--max-connections <number>", "refuse clients beyond this number")
+    .option(LOGLEVEL, LOGLEVEL_TEXT, "info")
+    .action(async (flags: ServeFlags) => finish(await (await import("./serve.ts")).serve(flags)));
+}
+
+function addDemo(program: Command, finish: Finish): void {
+  program
+    .command("demo")
+    .summary("real programs through a TUN device, the stack and a proxy, here and now")
+    .description(
+      "Makes namespaces of its own, sends the traffic of real programs through them, and checks what arrives.",
+    )
+    .option("--json", "print the rows as JSON")
+    .option(LOGLEVEL, LOGLEVEL_TEXT, "warn")
+    .action(async (flags: DemoFlags) => finish(await (await import("./demo/demo.ts")).runDemo(flags)));
+}

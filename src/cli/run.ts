@@ -1,0 +1,155 @@
+/**
+ * `tunrelay run`: everything is read and checked first, then looked up, then made. What was made goes away with the
+ * device, whatever fails.
+ */
+
+import type { Offload } from "../device/device.ts";
+import { openTun } from "../device/tun.ts";
+import { Engine } from "../engine/engine.ts";
+import { linkIndex, setUpInterface } from "../host/interface.ts";
+import { type Addon, isAddonProblem, loadAddon } from "../io/addon.ts";
+import type { Upstream } from "../proxy/upstream.ts";
+import { parseUpstream } from "../proxy/url.ts";
+import { CliError } from "./cli-error.ts";
+import { ExitCode } from "./exit-codes.ts";
+import { LineLogger, type LogLevel } from "./log.ts";
+import { refuseLoop } from "./loop.ts";
+import type { RunFlags } from "./program.ts";
+import { resolveHost } from "./resolve.ts";
+import { firstSignal } from "./signals.ts";
+import {
+  type CidrOption,
+  parseCidrOption,
+  parseDevice,
+  parseDuration,
+  parseInterfaceName,
+  parseLogLevel,
+  parseMark,
+  parseMtu,
+  parseRoutes,
+} from "./values.ts";
+import { readVersion } from "./version.ts";
+
+const MINUTE_MS = 60_000;
+const DAY_MS = 24 * 60 * MINUTE_MS;
+
+/** Options of `tunrelay run`, checked. */
+interface RunOptions {
+  readonly upstream: Upstream;
+  readonly device: string;
+  /** Bytes. */
+  readonly mtu: number;
+  readonly addresses: readonly CidrOption[];
+  readonly routes: readonly CidrOption[];
+  readonly oif: string | null;
+  /** 0 for none. */
+  readonly mark: number;
+  readonly udpTimeoutMs: number;
+  readonly connectTimeoutMs: number;
+  readonly drainMs: number;
+  readonly earlyAccept: boolean;
+  readonly level: LogLevel;
+}
+
+/** Runs until a signal or the device's end; returns the exit code. */
+export async function run(flags: RunFlags): Promise<number> {
+  const options = await readFlags(flags);
+  const { upstream } = options;
+  const upstreams = upstream.server === null ? [] : await resolveHost(upstream.server.host);
+  const addon = requireAddon();
+  if (options.oif !== null) checkInterface(addon, options.oif);
+  const logger = new LineLogger(options.level);
+  const device = openTun(addon, { name: options.device, mtu: options.mtu });
+  try {
+    setUpInterface(addon, {
+      name: device.name,
+      mtu: options.mtu,
+      addresses: options.addresses.map(({ text }) => text),
+      routes: options.routes.map(({ text }) => text),
+    });
+    refuseLoop(addon, {
+      device: device.name,
+      upstreams,
+      dials: !upstream.rejects,
+      routes: options.routes,
+      mark: options.mark,
+      oif: options.oif,
+    });
+  } catch (error) {
+    device.close();
+    throw error;
+  }
+  const stopped = firstSignal();
+  const engine = await Engine.create({
+    addon,
+    device,
+    upstream,
+    logger,
+    udpTimeoutMs: options.udpTimeoutMs,
+    connectTimeoutMs: options.connectTimeoutMs,
+    earlyAccept: options.earlyAccept,
+    ...(options.mark === 0 ? {} : { fwmark: options.mark }),
+    ...(options.oif === null ? {} : { interface: options.oif }),
+  });
+  engine.start();
+  logger.info(
+    `tunrelay ${readVersion()}: ${device.name} (mtu ${device.mtu}, ${describeOffload(device.offload)}) -> ${upstream.label}`,
+  );
+  const end = await Promise.race([stopped, engine.failed]);
+  if (typeof end === "string") {
+    logger.debug(`${end}: ending within ${options.drainMs} ms`);
+    await engine.stop(options.drainMs);
+    logger.close();
+    return ExitCode.ok;
+  }
+  await engine.stop(0);
+  logger.close();
+  throw new CliError(ExitCode.system, `device ${device.name} failed: ${end.message}`, { cause: end });
+}
+
+async function readFlags(flags: RunFlags): Promise<RunOptions> {
+  const proxy = flags.proxy ?? process.env["TUNRELAY_PROXY"];
+  if (proxy === undefined) {
+    throw new CliError(
+      ExitCode.usage,
+      "--proxy is missing: give a URL such as socks5://127.0.0.1:1080, or set TUNRELAY_PROXY",
+    );
+  }
+  const addresses = flags.address.map((text) => parseCidrOption("--address", text));
+  return {
+    upstream: parseUpstream(proxy),
+    device: parseDevice(flags.device),
+    mtu: parseMtu(flags.mtu, addresses),
+    addresses,
+    routes: await parseRoutes(flags.route),
+    oif: flags.interface === undefined ? null : parseInterfaceName("--interface", flags.interface),
+    mark: flags.fwmark === undefined ? 0 : parseMark(flags.fwmark),
+    udpTimeoutMs: parseDuration("--udp-timeout", flags.udpTimeout, 1000, DAY_MS),
+    connectTimeoutMs: parseDuration("--connect-timeout", flags.connectTimeout, 100, 10 * MINUTE_MS),
+    drainMs: parseDuration("--drain", flags.drain, 0, 10 * MINUTE_MS),
+    earlyAccept: flags.earlyAccept ?? false,
+    level: parseLogLevel(flags.loglevel),
+  };
+}
+
+function requireAddon(): Addon {
+  const addon = loadAddon();
+  if (isAddonProblem(addon)) throw new CliError(ExitCode.system, addon.problem);
+  return addon;
+}
+
+function checkInterface(addon: Addon, name: string): void {
+  try {
+    linkIndex(addon, name);
+  } catch (error) {
+    throw new CliError(ExitCode.usage, `--interface ${name}: ${error instanceof Error ? error.message : error}`, {
+      cause: error,
+    });
+  }
+}
+
+function describeOffload({ checksum, tso, uso }: Offload): string {
+  const names = [...(tso ? ["tso"] : []), ...(uso ? ["uso"] : [])];
+  if (names.length > 0) return `offload ${names.join("+")}`;
+  return checksum ? "offload checksum" : "no offload";
+}
