@@ -3,7 +3,9 @@ import { closeSync, openSync } from "node:fs";
 import { tmpdir } from "node:os";
 import t from "tap";
 import { type Addon, Epoll, Errno, errnoName, TunFlag } from "../../src/io/addon.ts";
-import { addonForTest, inNamespace, LOOPBACK, Memory, setUp } from "./support.ts";
+import { addonForTest, LOOPBACK, Memory } from "./memory.ts";
+import { inNamespace } from "./namespace.ts";
+import { setUp } from "./rtnetlink.ts";
 
 type Native = (...args: readonly unknown[]) => number;
 
