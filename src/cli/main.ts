@@ -16,8 +16,9 @@ function complain(message: string): void {
 /** One line for each mistake, in place of commander's two. */
 function quieten(command: Command): void {
   command.exitOverride();
+  const help = command.parent === null ? "tunrelay --help" : `tunrelay ${command.name()} --help`;
   command.configureOutput({
-    outputError: (text) => complain(`${text.replace(/^error: /, "").trim()}; see tunrelay --help`),
+    outputError: (text) => complain(`${text.replace(/^error: /, "").trim()}; see ${help}`),
   });
   for (const child of command.commands) quieten(child);
 }

@@ -95,9 +95,10 @@ function addServe(program: Command, finish: Finish): void {
       "Serves SOCKS5 (CONNECT, UDP ASSOCIATE) and HTTP CONNECT on the same port. Ends with SIGINT or SIGTERM.",
     )
     .addOption(
-      new Option("--listen <host:port>", "address and port; [::1]:1080 for IPv6 (repeatable)")
-        .argParser((value: string, previous: readonly string[] | undefined) => [...(previous ?? []), value])
-        .default(undefined, "127.0.0.1:1080"),
+      new Option(
+        "--listen <host:port>",
+        "address and port, 127.0.0.1:1080 if absent; [::1]:1080 for IPv6 (repeatable)",
+      ).argParser((value: string, previous: readonly string[] | undefined) => [...(previous ?? []), value]),
     )
     .option("--user <name>", "ask clients for this name and a password")
     .option("--password-file <file>", "its first line is the password; TUNRELAY_SERVE_PASSWORD if absent")

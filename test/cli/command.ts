@@ -34,7 +34,10 @@ export class Running {
 
   constructor(args: readonly string[], options: StartOptions = {}) {
     const words = [...(options.prefix ?? []), options.command ?? SHIM, ...args];
-    this.child = spawn(words[0] ?? "", words.slice(1), { env: cleanEnv(options.env), stdio: ["ignore", "pipe", "pipe"] });
+    this.child = spawn(words[0] ?? "", words.slice(1), {
+      env: cleanEnv(options.env),
+      stdio: ["ignore", "pipe", "pipe"],
+    });
     this.child.stdout?.setEncoding("utf8").on("data", (text: string) => {
       this.#stdout += text;
       for (const check of this.#watchers) check();

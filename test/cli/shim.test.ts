@@ -38,13 +38,17 @@ t.test("shim: finds itself through links and a relative path", async (t) => {
   t.equal(JSON.parse(stdout)[2], main, "./tunrelay");
 });
 
-t.test("shim: signals that are ignored are told to Node", { skip: process.platform !== "linux" && "needs /proc" }, async (t) => {
-  const command = fakeRoot(t.testdir(), SHOW);
-  const hup = await runCommand(["-c", `trap '' HUP; exec ${command}`], { command: "sh" });
-  t.equal(BigInt(`0x${JSON.parse(hup.stdout)[1]}`) & 1n, 1n, "SIGHUP is signal 1, bit 0");
-  const none = await runCommand([], { command, env: { TUNRELAY_SIGIGN: "ff" } });
-  t.equal(BigInt(`0x${JSON.parse(none.stdout)[1]}`) & 1n, 0n, "an inherited value is replaced");
-});
+t.test(
+  "shim: signals that are ignored are told to Node",
+  { skip: process.platform !== "linux" && "needs /proc" },
+  async (t) => {
+    const command = fakeRoot(t.testdir(), SHOW);
+    const hup = await runCommand(["-c", `trap '' HUP; exec ${command}`], { command: "sh" });
+    t.equal(BigInt(`0x${JSON.parse(hup.stdout)[1]}`) & 1n, 1n, "SIGHUP is signal 1, bit 0");
+    const none = await runCommand([], { command, env: { TUNRELAY_SIGIGN: "ff" } });
+    t.equal(BigInt(`0x${JSON.parse(none.stdout)[1]}`) & 1n, 0n, "an inherited value is replaced");
+  },
+);
 
 t.test("shim: one line and an exit code when Node or dist is missing", async (t) => {
   const folder = t.testdir();
