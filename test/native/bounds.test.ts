@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import t from "tap";
 import { type Addon, Epoll, Errno, errnoName, TunFlag } from "../../src/io/addon.ts";
 import { addonForTest, LOOPBACK, Memory } from "./memory.ts";
-import { inNamespace } from "./namespace.ts";
+import { inNamespace, skipOrFail } from "./namespace.ts";
 import { setUp } from "./rtnetlink.ts";
 
 type Native = (...args: readonly unknown[]) => number;
@@ -44,6 +44,8 @@ inNamespace(import.meta.url, () => {
   const TUN_NAME = 2048;
   const NEW_NAME = 2080;
   const tun = addon.tunOpen(memory.id, TUN_NAME, TunFlag.TUN | TunFlag.NO_PI | TunFlag.VNET_HDR);
+  const hasTun = tun >= 0;
+  if (!hasTun) skipOrFail("TUN functions", `opening the TUN device node gave ${errnoName(tun)}`);
   const TCP_DESC = 3072;
   memory.put(TCP_DESC, [4, 9, ...LOOPBACK[4], 0, 0, -1, -1, 0, 0, 0, 0, 0]);
 
@@ -59,7 +61,7 @@ inNamespace(import.meta.url, () => {
   const LIMIT = SIZE - 4096;
   const META = SIZE - 4096;
 
-  const rows: readonly Row[] = [
+  const allRows: readonly Row[] = [
     { name: "abi", args: [], result: 1 },
     { name: "unregisterSlab", args: [[bad(Errno.EBADF, -1, 15, 16, INT_MAX, INT_MIN), 9]], result: -Errno.EBADF },
     { name: "adoptFd", args: [[bad(Errno.EINVAL, 0, 1, 2), udp]], result: -Errno.EEXIST },
@@ -292,6 +294,10 @@ inNamespace(import.meta.url, () => {
     },
   ];
 
+  const usesTun = (row: Row) =>
+    row.name === "tunOpen" || row.args.some(([kind, good]) => kind === "fd" && good === tun);
+  const rows = allRows.filter((row) => hasTun || !usesTun(row));
+
   /** The bad values of one argument with the error each gives. */
   function badValues(kind: Kind): readonly (readonly [unknown, number])[] {
     if (typeof kind === "object") return kind.bad;
@@ -486,6 +492,7 @@ inNamespace(import.meta.url, () => {
 
   t.test("entries of write lists", (t) => {
     const LIST = 12_000;
+    const device = hasTun ? tun : udp; // nothing gets as far as the write
     const pieces: readonly (readonly [number, number])[] = [
       [-1, 1],
       [0, -1],
@@ -497,7 +504,7 @@ inNamespace(import.meta.url, () => {
     ];
     for (const [off, len] of pieces) {
       memory.put(LIST, [1, off, len]);
-      t.equal(show(addon.tunWrite(tun, memory.id, LIST, 12, 1)), "-EFAULT", `tunWrite [${off}, ${len}]`);
+      t.equal(show(addon.tunWrite(device, memory.id, LIST, 12, 1)), "-EFAULT", `tunWrite [${off}, ${len}]`);
       memory.put(LIST, [udp, 0, 1, 77, off, len, udp, 0, 0, 77]);
       t.equal(addon.streamWrite(memory.id, LIST, 40, 2), 2, "the list is walked to its end");
       t.equal(show(memory.word(LIST + 12)), "-EFAULT", `streamWrite [${off}, ${len}]`);
@@ -507,7 +514,7 @@ inNamespace(import.meta.url, () => {
     }
     for (const niov of [0, -1, 65, 2, INT_MAX, INT_MIN]) {
       memory.put(LIST, [niov, 0, 0]);
-      t.equal(show(addon.tunWrite(tun, memory.id, LIST, 12, 1)), "-EINVAL", `tunWrite: ${niov} pieces`);
+      t.equal(show(addon.tunWrite(device, memory.id, LIST, 12, 1)), "-EINVAL", `tunWrite: ${niov} pieces`);
     }
     for (const niov of [-1, 257, 2, INT_MAX, INT_MIN]) {
       memory.put(LIST, [udp, 0, niov, 0, 0, 0]);
@@ -518,7 +525,7 @@ inNamespace(import.meta.url, () => {
     }
     for (const len of [0, 3, 4, 8, 11]) {
       memory.put(LIST, [1, 0, 0]);
-      t.equal(show(addon.tunWrite(tun, memory.id, LIST, len, 1)), "-EINVAL", `tunWrite: list of ${len} bytes`);
+      t.equal(show(addon.tunWrite(device, memory.id, LIST, len, 1)), "-EINVAL", `tunWrite: list of ${len} bytes`);
       memory.put(LIST, [udp, 0, 1, 0, 0, 0]);
       t.equal(show(addon.streamWrite(memory.id, LIST, len, 1)), "-EINVAL", `streamWrite: list of ${len} bytes`);
       t.equal(show(addon.udpWrite(udp, memory.id, LIST, len, 1)), "-EINVAL", `udpWrite: list of ${len} bytes`);

@@ -19,7 +19,6 @@ const DATA = 65_536;
 
 const SOL_SOCKET = 1;
 const SO_SNDBUF = 7;
-const SO_RCVBUFFORCE = 33;
 const SO_MARK = 36;
 const SO_BINDTOIFINDEX = 62;
 const IPPROTO_TCP = 6;
@@ -368,26 +367,22 @@ inNamespace(import.meta.url, () => {
     t.end();
   });
 
-  t.test("200 datagrams in one write, read in any portions: none is lost", async (t) => {
+  t.test("96 datagrams, read in any portions: none is lost", (t) => {
+    const COUNT = 96; // few enough for the default receive buffer
+    const LARGE = 2500;
+    const source = SIZE / 2;
+    const lengths = Array.from({ length: COUNT }, (_, i) => (i % 6 === 0 ? LARGE : i));
     const client = openUdp(0);
     for (const [name, limit, max] of [
-      ["all room", SIZE, 64],
-      ["two at a time", SIZE, 2],
-      ["room for one of the large ones", DATA + 3000, 64],
-      ["a thousand asked", SIZE, 1000],
+      ["all room", source, 64],
+      ["two at a time", source, 2],
+      ["room for one of the large ones", DATA + LARGE, 64],
+      ["a thousand asked", source, 1000],
     ] as const) {
       const server = openUdp(0);
       const to = portOf(server);
-      addon.setOption(server, SOL_SOCKET, SO_RCVBUFFORCE, 1 << 22);
-      const lengths = Array.from({ length: 200 }, (_, i) => (i % 3 === 0 ? 3000 : i));
-      for (let i = 0; i < 200; i++)
-        memory.bytes.fill(i, SIZE / 2 + 3000 * (i % 100), SIZE / 2 + 3000 * (i % 100) + 3000);
-      const half = (from: number) =>
-        lengths.slice(from, from + 100).map((len, i) => entry(4, to, SIZE / 2 + 3000 * i, len));
-      for (let i = 0; i < 100; i++) memory.bytes.fill(i, SIZE / 2 + 3000 * i, SIZE / 2 + 3000 * (i + 1));
-      t.equal(send(client, ...half(0)), 100);
-      for (let i = 0; i < 100; i++) memory.bytes.fill(100 + i, SIZE / 2 + 3000 * i, SIZE / 2 + 3000 * (i + 1));
-      t.equal(send(client, ...half(100)), 100);
+      for (let i = 0; i < COUNT; i++) memory.bytes.fill(i, source + LARGE * i, source + LARGE * (i + 1));
+      t.equal(send(client, ...lengths.map((len, i) => entry(4, to, source + LARGE * i, len))), COUNT);
       const got: Buffer[] = [];
       for (;;) {
         const n = addon.udpRead(server, memory.id, DATA, limit, META, max);
@@ -407,6 +402,7 @@ inNamespace(import.meta.url, () => {
       addon.close(server);
     }
     addon.close(client);
+    t.end();
   });
 
   t.test("kept datagrams belong to their socket", (t) => {
