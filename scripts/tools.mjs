@@ -36,13 +36,10 @@ export function runNode(script, args, options = {}) {
   return result.status ?? 1;
 }
 
-/** The C compiler that answers, or null. */
+/** The C compiler that scripts/build-native.mjs would call, or null when it does not answer. */
 export function findCompiler() {
-  for (const command of [process.env.CC, "cc", "gcc", "clang"]) {
-    if (!command) continue;
-    if (spawnSync(command, ["--version"], { stdio: "ignore" }).status === 0) return command;
-  }
-  return null;
+  const command = process.env.CC || "cc";
+  return spawnSync(command, ["--version"], { stdio: "ignore" }).status === 0 ? command : null;
 }
 
 /** Where the native addon of this machine belongs. */
