@@ -108,7 +108,7 @@ async function relay(
   const credentials = `${PROXY.user}:${encodeURIComponent(PROXY.password)}`;
   const upstream = parseUpstream(`socks5://${credentials}@${PROXY.host}:${ready.port}`);
   const logger = new LineLogger(options.loglevel);
-  const engine = await Engine.create({ device, upstream, addon, logger });
+  const engine = new Engine({ device, upstream, serverAddresses: [Uint8Array.of(127, 0, 0, 1)], addon, logger });
   engine.start();
   try {
     return await runSteps(client, tools, device, options, signal);
