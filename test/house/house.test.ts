@@ -140,6 +140,10 @@ t.test("import rules: each row of the table", async (t) => {
     }
   }
   t.equal(checkImports("engine/x.ts", "const x = await import(name);").length, 1, "a computed import");
+  const address = 'import type { IpBytes } from "../stack/flow/address.ts";';
+  t.equal(checkImports("io/x.ts", address).length, 0, "types of an address");
+  t.equal(checkImports("io/x.ts", address.replace(" type", "")).length, 1, "its code");
+  t.equal(checkImports("device/x.ts", address).length, 1, "another part");
   t.equal(partOf("stack/tcp/tcb.ts"), "stack/tcp");
 });
 
@@ -311,6 +315,14 @@ t.test("package.json: exact versions, and the lock file agrees", async (t) => {
     packages: Record<string, Record<string, unknown>>;
   };
   for (const kind of ["dependencies", "devDependencies"]) t.same(lock.packages[""]?.[kind], MANIFEST[kind], kind);
+});
+
+t.test("package.json: every export has a source", async (t) => {
+  for (const [name, target] of Object.entries(MANIFEST["exports"] as Record<string, { default: string } | string>)) {
+    if (typeof target === "string") continue;
+    const source = target.default.replace(/^\.\/dist\/(.*)\.js$/, "src/$1.ts");
+    t.equal(existsSync(join(ROOT, source)), true, `${name}: ${source}`);
+  }
 });
 
 t.test("bin: the shim and nothing else, mode 755", async (t) => {

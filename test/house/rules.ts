@@ -97,7 +97,7 @@ export function checkExits(path: string, source: string): string[] {
 const MACHINE_PATH = new RegExp(
   ["(?<![\\w.-])/(?:", "wo", "rk|ro", "ot|ho", "me/[a-z][\\w-]*)(?=/|\\b(?![\\w-]))"].join(""),
 );
-const REGISTRY = new RegExp(["\\bregis", 'try\\.[a-z0-9]|"resol', 'ved"\\s*:|arti', "factory"].join(""), "i");
+const REGISTRY = new RegExp(["\\bregis", 'try\\.[a-z0-9-]+\\.[a-z]|"resol', 'ved"\\s*:|arti', "factory"].join(""), "i");
 const TO_DO = new RegExp(["\\b(TO", "DO|FIX", "ME|XX", "X)\\b(?!.{0,3}#\\d)"].join(""));
 
 /** Complaints about text that must not be in a tracked file. */

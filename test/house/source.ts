@@ -7,6 +7,8 @@ export interface ImportOf {
   readonly line: number;
   /** `export ... from` */
   readonly reExport: boolean;
+  /** `import type ...`, which leaves nothing in the compiled file. */
+  readonly typeOnly: boolean;
 }
 
 /** After these a slash starts a regular expression, not a division. */
@@ -114,11 +116,12 @@ export function importsOf(source: string): ImportOf[] {
     for (const match of code.matchAll(pattern)) {
       const end = match.index + match[0].lastIndexOf(match[1] ?? "");
       const specifier = source.slice(end - (match[2] ?? "").length, end);
-      found.push({ specifier, line: lineOf(source, match.index), reExport });
+      const typeOnly = /^(?:import|export)\s+type\s+[{*\w]/.test(match[0]) && !/^import\s+type\s+from\b/.test(match[0]);
+      found.push({ specifier, line: lineOf(source, match.index), reExport, typeOnly });
     }
   }
   for (const match of code.matchAll(/\b(?:import|require)\s*\(\s*[^"'`\s)]/g)) {
-    found.push({ specifier: null, line: lineOf(source, match.index), reExport: false });
+    found.push({ specifier: null, line: lineOf(source, match.index), reExport: false, typeOnly: false });
   }
   return found.sort((a, b) => a.line - b.line);
 }
