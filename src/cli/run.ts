@@ -80,8 +80,9 @@ export async function run(flags: RunFlags): Promise<number> {
     throw error;
   }
   const stopped = firstSignal();
-  const engine = await Engine.create({
+  const engine = new Engine({
     addon,
+    serverAddresses: upstreams,
     device,
     upstream,
     logger,

@@ -18,6 +18,7 @@
  *                drops     sendPending ──> ip/output ──> transmit queue ──> transmit()
  * ```
  */
+import { DatagramResult, type FlowStack } from "./flow/flow.ts";
 import { receiveIcmp } from "./ip/echo.ts";
 import { IcmpErrors } from "./ip/icmp-error.ts";
 import { parseIp } from "./ip/input.ts";
@@ -33,7 +34,7 @@ import { sendPending } from "./tcp/send.ts";
 import { STATE_NAMES, State } from "./tcp/state.ts";
 import { expireTimers } from "./tcp/timeouts.ts";
 import { DatagramInbox } from "./udp/inbox.ts";
-import { DatagramResult, sendDatagram } from "./udp/output.ts";
+import { sendDatagram } from "./udp/output.ts";
 import { fold, sumBytes } from "./wire/checksum.ts";
 import { DROP_NAMES, Drop } from "./wire/drop.ts";
 import { Unreachable } from "./wire/icmp.ts";
@@ -75,7 +76,7 @@ export interface StackStats {
 const OWN_SLAB_BYTES = 64 << 20;
 const NO_OFFLOAD: OutputOffload = { checksum: false, tso: false, uso: false };
 
-export class Stack {
+export class Stack implements FlowStack {
   readonly slab: Slab;
   /** Packets for the device. The engine writes and clears it; others use `transmit()`. */
   readonly queue: TransmitQueue;

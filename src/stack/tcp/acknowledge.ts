@@ -1,4 +1,6 @@
 /** The fifth step of SEGMENT ARRIVES: the ACK field, the send window, and what loss recovery makes of them. */
+
+import { Ready } from "../flow/flow.ts";
 import { FIN, SYN, type TcpSegment } from "../wire/tcp.ts";
 import type { TcpContext } from "./context.ts";
 import {
@@ -13,7 +15,7 @@ import { finIsOutstanding, sendAck } from "./send.ts";
 import { dropAcknowledged, rewindCursor } from "./send-queue.ts";
 import { seqAdd, seqDiff, seqLeq, seqLt, seqMax } from "./seq.ts";
 import { Event, State } from "./state.ts";
-import { NO_TIME, Ready, Recovery, type Tcb } from "./tcb.ts";
+import { NO_TIME, Recovery, type Tcb } from "./tcb.ts";
 import { Timer } from "./timer-table.ts";
 
 /** RFC 5681 §3.2: duplicate ACKs that start fast retransmit. */

@@ -12,9 +12,10 @@
  * backs off, and gives up after `dataRetries`), delayed ACK, FIN-WAIT-2 once nobody reads.
  */
 import type { Endpoint, IpBytes } from "../flow/address.ts";
+import { type FlowErrorCode, Ready, type RejectReason, type TcpFlow } from "../flow/flow.ts";
 import { NIL } from "../memory/chunks.ts";
 import { BLOCK_BYTES } from "../memory/slab.ts";
-import type { Unreachable } from "../wire/icmp.ts";
+import { Unreachable } from "../wire/icmp.ts";
 import { isMapped, Protocol } from "../wire/ip.ts";
 import { ACK_FLAG, RST } from "../wire/tcp.ts";
 import { KEY_REMOTE, KEY_WORDS, type TcpContext } from "./context.ts";
@@ -22,12 +23,16 @@ import { sendResetOf } from "./reset.ts";
 import { appendToSendQueue } from "./send-queue.ts";
 import { seqAdd, seqDiff } from "./seq.ts";
 import { Event, isSynchronized, STATE_NAMES, State, type StateName } from "./state.ts";
-import type { FlowErrorCode, Tcb } from "./tcb.ts";
+import type { Tcb } from "./tcb.ts";
 import { Timer } from "./timer-table.ts";
 import { windowUpdateIsDue } from "./window.ts";
 
-/** How a flow is refused before it is accepted. */
-export type RejectReason = "rst" | "drop" | Unreachable;
+/** The ICMP errors a flow can be refused with. */
+const UNREACHABLE: Readonly<Record<Exclude<RejectReason, "rst" | "drop">, Unreachable>> = {
+  "net-unreachable": Unreachable.net,
+  "host-unreachable": Unreachable.host,
+  prohibited: Unreachable.prohibited,
+};
 
 /** What `info()` tells; times in ms, sizes in bytes. */
 export interface TcpInfo {
@@ -47,7 +52,7 @@ export interface TcpInfo {
   readonly outOfOrderBytes: number;
 }
 
-export class TcpConnection {
+export class TcpConnection implements TcpFlow {
   readonly #ctx: TcpContext;
   readonly #tcb: Tcb;
   /** The key, once the flow has left the tables. */
@@ -132,7 +137,7 @@ export class TcpConnection {
     const tcb = this.#tcb;
     tcb.released = true;
     if (tcb.slot < 0 || tcb.state !== State.listen) return;
-    if (reason !== "drop" && !(reason !== "rst" && this.#sendUnreachable(reason))) {
+    if (reason !== "drop" && !(reason !== "rst" && this.#sendUnreachable(UNREACHABLE[reason]))) {
       sendResetOf(ctx, tcb, 0, tcb.rcvNxt, RST | ACK_FLAG);
     }
     ctx.detach(tcb, "FLOW_ABORTED");
@@ -249,7 +254,7 @@ export class TcpConnection {
   /** Asks for `Ready.writable` once half of the send buffer is free. */
   wantWritable(): void {
     const tcb = this.#tcb;
-    if (tcb.sndQueued <= this.#ctx.settings.sendBuffer >>> 1) this.#ctx.markReady(tcb, WRITABLE);
+    if (tcb.sndQueued <= this.#ctx.settings.sendBuffer >>> 1) this.#ctx.markReady(tcb, Ready.writable);
     else tcb.wantsWritable = true;
   }
 
@@ -351,7 +356,6 @@ export class TcpConnection {
   }
 }
 
-const WRITABLE = 16;
 /** Runs up to this length are copied together when they have to wait. */
 const COMPACT_LIMIT = 4096;
 

@@ -2,6 +2,7 @@
  * What all TCP functions of one stack share: memory, tables, timers, settings and the lists of flows that changed.
  * One instance a stack; nothing is shared between stacks.
  */
+import { type FlowErrorCode, Ready } from "../flow/flow.ts";
 import { KeyTable } from "../flow/key-table.ts";
 import type { IcmpErrors } from "../ip/icmp-error.ts";
 import type { IpOutput } from "../ip/output.ts";
@@ -13,7 +14,7 @@ import { IsnGenerator } from "./isn.ts";
 import { newReno } from "./new-reno.ts";
 import { type FlowTuple, type TcpOptions, type TcpSettings, tcpSettings } from "./options.ts";
 import { type Event, nextState, State } from "./state.ts";
-import { type FlowErrorCode, Ready, type Tcb } from "./tcb.ts";
+import type { Tcb } from "./tcb.ts";
 import { TimeWaitTable } from "./time-wait.ts";
 import { TimerTable } from "./timer-table.ts";
 

@@ -1,5 +1,6 @@
 /** Segments that belong to no connection yet: CLOSED and LISTEN (RFC 9293 §3.10.7.1, §3.10.7.2), and TIME-WAIT. */
 
+import { Ready } from "../flow/flow.ts";
 import { Drop } from "../wire/drop.ts";
 import { addressSum, type IpPacket, isMapped, Protocol } from "../wire/ip.ts";
 import {
@@ -17,7 +18,7 @@ import { TcpConnection } from "./connection.ts";
 import { KEY_REMOTE, type TcpContext } from "./context.ts";
 import { sendResetFor } from "./reset.ts";
 import { seqAdd, seqLt } from "./seq.ts";
-import { Ready, Tcb } from "./tcb.ts";
+import { Tcb } from "./tcb.ts";
 
 /** RFC 9293 §3.7.1: the MSS when the peer announces none (MUST-15). */
 const DEFAULT_MSS_IPV4 = 536;

@@ -1,5 +1,6 @@
 /** SEGMENT ARRIVES for a connection past LISTEN, in the order of RFC 9293 §3.10.7.4. */
 
+import { Ready } from "../flow/flow.ts";
 import { NIL } from "../memory/chunks.ts";
 import { Drop } from "../wire/drop.ts";
 import { ACK_FLAG, FIN, RST, SYN, type TcpSegment } from "../wire/tcp.ts";
@@ -10,7 +11,7 @@ import { sendResetOf } from "./reset.ts";
 import { noteOutOfOrder } from "./sack.ts";
 import { seqAdd, seqDiff, seqLeq, seqLt } from "./seq.ts";
 import { canReceive, Event, State } from "./state.ts";
-import { Ready, type Tcb } from "./tcb.ts";
+import type { Tcb } from "./tcb.ts";
 import { NEVER, Timer } from "./timer-table.ts";
 
 /** RFC 5961 §7: challenge ACKs a flow may send in an interval. Per flow, so that one cannot be told from another. */

@@ -10,28 +10,10 @@
  *                                                   unread
  * ```
  */
+import type { FlowErrorCode } from "../flow/flow.ts";
 import { NIL } from "../memory/chunks.ts";
 import type { TcpConnection } from "./connection.ts";
 import { State } from "./state.ts";
-
-/** What the owner of a flow is told by `nextReady()`: bits, gathered until they are taken. */
-export const Ready = {
-  /** A SYN arrived; nothing is answered until `accept()` or `reject()`. */
-  syn: 1,
-  /** The handshake is complete. */
-  established: 2,
-  /** Bytes can be read. */
-  readable: 4,
-  /** The peer's FIN: after the bytes that can be read there is nothing more. */
-  eof: 8,
-  /** Room in the send buffer after bytes were acknowledged. */
-  writable: 16,
-  /** The flow is over: both directions closed in order, or `error` says why not. */
-  closed: 32,
-} as const;
-
-/** Why a flow ended otherwise than by two FINs. */
-export type FlowErrorCode = "FLOW_RESET" | "FLOW_TIMEOUT" | "FLOW_ABORTED" | "FLOW_UNREACHABLE";
 
 /** Loss recovery phases (RFC 5681, RFC 6582). */
 export const Recovery = { open: 0, fast: 1, timeout: 2 } as const;

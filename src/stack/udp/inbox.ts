@@ -1,18 +1,15 @@
 /** Datagrams that arrived from clients and wait for their owner, as columns of integers and counted references. */
+import type { Datagrams } from "../flow/flow.ts";
 import type { Slab } from "../memory/slab.ts";
 import type { IpPacket } from "../wire/ip.ts";
 
 /** Words of a datagram's key: client address, destination address. */
 const ADDRESS_WORDS = 8;
-/** Where the client's address starts in a datagram's words. */
-export const DATAGRAM_REMOTE = 0;
-/** Where the destination address starts. */
-export const DATAGRAM_LOCAL = 4;
 /** Most datagrams waiting: what one batch of the device may hold, super-datagrams counted by their parts. */
 const CAPACITY = 4096;
 
 /** A bounded queue; drained as a whole by `clear()`. */
-export class DatagramInbox {
+export class DatagramInbox implements Datagrams {
   readonly #slab: Slab;
   /** Datagrams waiting. */
   count = 0;

@@ -1,18 +1,9 @@
 /** Datagrams to clients (RFC 768). */
+import { DatagramResult } from "../flow/flow.ts";
 import type { IpOutput } from "../ip/output.ts";
 import { wordsSum } from "../ip/output.ts";
 import { isMapped, Protocol } from "../wire/ip.ts";
 import { emitUdp, UDP_CHECKSUM, UDP_HEADER_LEN } from "../wire/udp.ts";
-
-/** How a datagram could not be sent. */
-export const DatagramResult = {
-  sent: 0,
-  /** The transmit queue is full: write it, then try again. */
-  full: 1,
-  /** Larger than the MTU. */
-  tooBig: 2,
-} as const;
-export type DatagramResult = (typeof DatagramResult)[keyof typeof DatagramResult];
 
 /**
  * Queues a datagram of `length` bytes at slab `offset`, by reference.
