@@ -34,6 +34,8 @@ const BY_ERROR_CODE: Readonly<Record<string, ExitCode>> = {
   DEVICE_NAME: ExitCode.usage,
   DEVICE_GONE: ExitCode.system,
   DEVICE_FAILED: ExitCode.system,
+  IO_ADDON: ExitCode.system,
+  IO_POLLER: ExitCode.system,
   HOST_PERMISSION: ExitCode.permission,
   HOST_EXISTS: ExitCode.inUse,
   HOST_NO_DEVICE: ExitCode.usage,

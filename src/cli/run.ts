@@ -10,6 +10,7 @@ import { linkIndex, setUpInterface } from "../host/interface.ts";
 import { type Addon, isAddonProblem, loadAddon } from "../io/addon.ts";
 import type { Upstream } from "../proxy/upstream.ts";
 import { parseUpstream } from "../proxy/url.ts";
+import type { IpBytes } from "../stack/flow/address.ts";
 import { CliError } from "./cli-error.ts";
 import { ExitCode } from "./exit-codes.ts";
 import { LineLogger, type LogLevel } from "./log.ts";
@@ -60,52 +61,42 @@ export async function run(flags: RunFlags): Promise<number> {
   if (options.oif !== null) checkInterface(addon, options.oif);
   const logger = new LineLogger(options.level);
   const device = openTun(addon, { name: options.device, mtu: options.mtu });
+  let engine: Engine;
   try {
-    setUpInterface(addon, {
-      name: device.name,
-      mtu: options.mtu,
-      addresses: options.addresses.map(({ text }) => text),
-      routes: options.routes.map(({ text }) => text),
-    });
-    refuseLoop(addon, {
-      device: device.name,
-      upstreams,
-      dials: !upstream.rejects,
-      routes: options.routes,
-      mark: options.mark,
-      oif: options.oif,
+    setUp(addon, device.name, options, upstreams);
+    engine = new Engine({
+      addon,
+      device,
+      upstream,
+      serverAddresses: upstreams,
+      logger,
+      udpTimeoutMs: options.udpTimeoutMs,
+      connectTimeoutMs: options.connectTimeoutMs,
+      earlyAccept: options.earlyAccept,
+      ...(options.mark === 0 ? {} : { fwmark: options.mark }),
+      ...(options.oif === null ? {} : { interface: options.oif }),
     });
   } catch (error) {
     device.close();
     throw error;
   }
   const stopped = firstSignal();
-  const engine = new Engine({
-    addon,
-    serverAddresses: upstreams,
-    device,
-    upstream,
-    logger,
-    udpTimeoutMs: options.udpTimeoutMs,
-    connectTimeoutMs: options.connectTimeoutMs,
-    earlyAccept: options.earlyAccept,
-    ...(options.mark === 0 ? {} : { fwmark: options.mark }),
-    ...(options.oif === null ? {} : { interface: options.oif }),
-  });
   engine.start();
-  logger.info(
-    `tunrelay ${readVersion()}: ${device.name} (mtu ${device.mtu}, ${describeOffload(device.offload)}) -> ${upstream.label}`,
-  );
+  const offload = describeOffload(device.offload);
+  logger.info(`tunrelay ${readVersion()}: ${device.name} (mtu ${device.mtu}, ${offload}) -> ${upstream.label}`);
   const end = await Promise.race([stopped, engine.failed]);
-  if (typeof end === "string") {
-    logger.debug(`${end}: ending within ${options.drainMs} ms`);
-    await engine.stop(options.drainMs);
-    logger.close();
-    return ExitCode.ok;
-  }
-  await engine.stop(0);
+  if (typeof end === "string") logger.debug(`${end}: ending within ${options.drainMs} ms`);
+  await engine.stop(typeof end === "string" ? options.drainMs : 0);
   logger.close();
-  throw new CliError(ExitCode.system, `device ${device.name} failed: ${end.message}`, { cause: end });
+  if (typeof end === "string") return ExitCode.ok;
+  throw end;
+}
+
+function setUp(addon: Addon, name: string, options: RunOptions, upstreams: readonly IpBytes[]): void {
+  const { mtu, addresses, routes, mark, oif } = options;
+  const textOf = ({ text }: CidrOption): string => text;
+  setUpInterface(addon, { name, mtu, addresses: addresses.map(textOf), routes: routes.map(textOf) });
+  refuseLoop(addon, { device: name, upstreams, dials: !options.upstream.rejects, routes, mark, oif });
 }
 
 async function readFlags(flags: RunFlags): Promise<RunOptions> {

@@ -316,6 +316,15 @@ t.test("run: in a namespace of its own", { skip }, async (t) => {
     t.equal((await first.stop()).status, 0);
   });
 
+  await t.test("a device that is deleted ends the program with one more line, exit code 71", async (t) => {
+    const running = new Running(["run", "--proxy", "reject://", "-d", "gone"], { prefix });
+    await running.printed(/gone \(mtu 1500/);
+    await namespace.run("ip", "link", "del", "gone");
+    const { status, stderr } = await running.outcome;
+    t.equal(status, 71);
+    t.match(stderr, /^[^\n]+\ntunrelay: [^\n]*gone[^\n]*\n$/);
+  });
+
   await t.test("a loop onto the own upstream is refused, and nothing stays", async (t) => {
     const routes = ["--address", "198.18.0.1/15", "--route", "default"];
     await fail(
