@@ -404,12 +404,12 @@ export class Relay {
         this.#sockets.flush();
         at = this.#sockets.beginWrite(handle, WRITE_REFS);
       }
-      this.#gather(handle, flow, at);
+      this.#gather(flow, at);
     }
     this.#sockets.flush();
   }
 
-  #gather(handle: number, flow: TcpFlow, at: number): void {
+  #gather(flow: TcpFlow, at: number): void {
     const { words } = this.#sockets;
     const refs = flow.peek(words, at, WRITE_REFS);
     let length = 0;
