@@ -182,15 +182,10 @@ export class Engine implements PollSink, SocketSink {
    */
   async stop(drainMs: number): Promise<void> {
     const until = performance.now() + drainMs;
-    while (!this.#stopped && performance.now() < until && this.#hasFlows()) {
+    while (!this.#stopped && performance.now() < until && this.#stack.openFlows > 0) {
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
     this.#close();
-  }
-
-  #hasFlows(): boolean {
-    const { open, dialing } = this.#relay.stats();
-    return open + dialing > 0;
   }
 
   #close(): void {

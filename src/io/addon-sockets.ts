@@ -36,6 +36,8 @@ const OPEN = 128;
 const READ_ROOM = 32 * 1024;
 /** Most bytes read from a stream at once, so that one does not starve the others. */
 const READ_MAX = BLOCK_BYTES;
+/** And when memory is short. */
+const READ_MIN = 16 * 1024;
 /** Streams read in one call. */
 const READ_BATCH = 256;
 /** Blocks that stay free for acknowledgments from the device when sockets read. */
@@ -313,7 +315,7 @@ export class AddonSockets implements Sockets {
       count,
       input.position,
       input.limit,
-      READ_MAX,
+      Math.min(READ_MAX, Math.max(READ_MIN, this.#slab.fairShare)),
       READ_ROOM,
     );
     // The callbacks may reuse the scratch words: note where reading ended before they run.

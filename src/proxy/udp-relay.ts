@@ -39,6 +39,8 @@ interface Waiting {
   readonly bytes: Uint8Array;
 }
 
+const NO_ADDRESS: IpBytes = new Uint8Array(0);
+
 /** All that is known of one client endpoint. */
 class Association {
   readonly slot: number;
@@ -56,6 +58,14 @@ class Association {
   expiresAt: number;
   dnsOnly = true;
   greeted = false;
+  /** Datagrams of the inbox for this association, in the turn at hand. */
+  readonly batch: number[] = [];
+  /** The destination sent to last, and the SOCKS5 header for it. */
+  address: IpBytes = NO_ADDRESS;
+  readonly to: Int32Array = new Int32Array(4);
+  toPort = -1;
+  readonly head: Uint8Array = new Uint8Array(UDP_HEADER_IPV6);
+  headLength = 0;
 
   constructor(slot: number, words: Int32Array, clientPort: number, now: number, expiresAt: number) {
     this.slot = slot;
@@ -100,7 +110,8 @@ export class UdpRelay {
   readonly #bySlot: (Association | null)[] = [];
   /** Association by socket handle, control or datagram. */
   readonly #byHandle: (Association | null)[] = [];
-  readonly #head: Uint8Array = new Uint8Array(UDP_HEADER_IPV6);
+  /** Associations with datagrams in the inbox. */
+  readonly #touched: Association[] = [];
   readonly #header: Socks5UdpHeader = new Socks5UdpHeader();
   #now = 0;
   #nextSweep = Number.POSITIVE_INFINITY;
@@ -161,6 +172,12 @@ export class UdpRelay {
     const { inbox } = this.#stack;
     if (inbox.count === 0) return;
     for (let i = 0; i < inbox.count; i++) this.#onClientDatagram(i);
+    // All of one association together: they leave in one system call.
+    for (const association of this.#touched) {
+      for (const i of association.batch) this.#forward(association, i);
+      association.batch.length = 0;
+    }
+    this.#touched.length = 0;
     // The payload is referred to until it is sent.
     this.#sockets.flush();
     inbox.clear();
@@ -183,19 +200,42 @@ export class UdpRelay {
       this.#sendUnreachable(i);
       return;
     }
+    if (association.batch.length === 0) this.#touched.push(association);
+    association.batch.push(i);
+  }
+
+  #forward(association: Association, i: number): void {
+    const { inbox } = this.#stack;
     association.usedAt = this.#now;
     const port = inbox.localPort[i] as number;
     if (port !== DNS_PORT) association.dnsOnly = false;
-    const address = addressOf(words, at + DATAGRAM_LOCAL);
+    this.#setDestination(association, inbox.addresses, inbox.addressesAt(i) + DATAGRAM_LOCAL, port);
     const offset = inbox.offset[i] as number;
     const length = inbox.length[i] as number;
     if (association.waiting === null) {
-      this.#send(association, address, port, offset, length);
+      this.#send(association, association.address, port, offset, length);
     } else if (association.waiting.length < MAX_WAITING) {
-      association.waiting.push({ address, port, bytes: this.#stack.slab.bytes.slice(offset, offset + length) });
+      const bytes = this.#stack.slab.bytes.slice(offset, offset + length);
+      association.waiting.push({ address: association.address, port, bytes });
     } else {
       this.#dropped++;
     }
+  }
+
+  /** Makes the address and the header for a destination, unless it is the last one again. */
+  #setDestination(association: Association, words: Int32Array, at: number, port: number): void {
+    const { to } = association;
+    const isSame =
+      association.toPort === port &&
+      to[3] === words[at + 3] &&
+      to[2] === words[at + 2] &&
+      to[1] === words[at + 1] &&
+      to[0] === words[at];
+    if (isSame) return;
+    for (let word = 0; word < 4; word++) to[word] = words[at + word] as number;
+    association.toPort = port;
+    association.address = addressOf(words, at);
+    association.headLength = emitUdpHeader(association.head, 0, association.address, port);
   }
 
   #sendUnreachable(i: number): void {
@@ -335,6 +375,7 @@ export class UdpRelay {
     const waiting = association.waiting ?? [];
     association.waiting = null;
     for (const datagram of waiting) this.#sendCopy(association, datagram);
+    association.toPort = -1;
   }
 
   #sendCopy(association: Association, datagram: Waiting): void {
@@ -345,6 +386,7 @@ export class UdpRelay {
       return;
     }
     slab.bytes.set(datagram.bytes, block);
+    association.headLength = emitUdpHeader(association.head, 0, datagram.address, datagram.port);
     this.#send(association, datagram.address, datagram.port, block, datagram.bytes.length);
     this.#sockets.flush();
     slab.release(block);
@@ -353,8 +395,8 @@ export class UdpRelay {
   #send(association: Association, address: IpBytes, port: number, offset: number, length: number): void {
     this.#datagramsUp++;
     if (this.#options.upstream.udp === "associate") {
-      const headLength = emitUdpHeader(this.#head, 0, address, port);
-      this.#sockets.sendDatagram(association.ipv4, null, 0, this.#head, headLength, offset, length);
+      const { ipv4, head, headLength } = association;
+      this.#sockets.sendDatagram(ipv4, null, 0, head, headLength, offset, length);
       return;
     }
     const handle = this.#directSocket(association, address.length === 4 ? 4 : 6);

@@ -372,6 +372,11 @@ export class Stack implements FlowStack {
     this.slab.trim();
   }
 
+  /** TCP flows but for those in TIME-WAIT. */
+  get openFlows(): number {
+    return this.#tcp.table.size - this.#tcp.timeWait.size;
+  }
+
   stats(): StackStats {
     const tcp = this.#tcp;
     const flows: Record<string, number> = {};

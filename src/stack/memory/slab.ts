@@ -66,6 +66,14 @@ export class Slab implements Memory {
     return this.#freeCount < this.#scarceBelow;
   }
 
+  /**
+   * How much one flow may hold now, bytes: an eighth of what is free. While memory is plentiful this is more than any
+   * buffer; as it fills, everybody's share shrinks, so that flows that wait never take all of it from those that move.
+   */
+  get fairShare(): number {
+    return this.#freeCount * (BLOCK_BYTES / 8);
+  }
+
   /** Takes a free block and returns the offset of its first byte, with a count of one; -1 when none is free. */
   take(): number {
     if (this.#freeCount === 0) return -1;

@@ -12,7 +12,7 @@ import {
   tsClock,
 } from "./rto.ts";
 import { finIsOutstanding, sendAck } from "./send.ts";
-import { dropAcknowledged, rewindCursor } from "./send-queue.ts";
+import { dropAcknowledged, rewindCursor, sendLimit } from "./send-queue.ts";
 import { seqAdd, seqDiff, seqLeq, seqLt, seqMax } from "./seq.ts";
 import { Event, State } from "./state.ts";
 import { NO_TIME, Recovery, type Tcb } from "./tcb.ts";
@@ -119,7 +119,7 @@ function onNewAck(ctx: TcpContext, tcb: Tcb, seg: TcpSegment, acked: number): vo
   } else {
     restartRetransmitTimer(ctx, tcb);
   }
-  if (data > 0 && tcb.wantsWritable && tcb.sndQueued <= ctx.settings.sendBuffer >>> 1) {
+  if (data > 0 && tcb.wantsWritable && tcb.sndQueued <= sendLimit(ctx) >>> 1) {
     tcb.wantsWritable = false;
     ctx.markReady(tcb, Ready.writable);
   }

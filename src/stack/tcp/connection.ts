@@ -20,7 +20,7 @@ import { isMapped, Protocol } from "../wire/ip.ts";
 import { ACK_FLAG, RST } from "../wire/tcp.ts";
 import { KEY_REMOTE, KEY_WORDS, type TcpContext } from "./context.ts";
 import { sendResetOf } from "./reset.ts";
-import { appendToSendQueue } from "./send-queue.ts";
+import { appendToSendQueue, sendLimit } from "./send-queue.ts";
 import { seqAdd, seqDiff } from "./seq.ts";
 import { Event, isSynchronized, STATE_NAMES, State, type StateName } from "./state.ts";
 import type { Tcb } from "./tcb.ts";
@@ -243,7 +243,7 @@ export class TcpConnection implements TcpFlow {
 
   /** Bytes that `write` takes now. */
   get sendSpace(): number {
-    return Math.max(0, this.#ctx.settings.sendBuffer - this.#tcb.sndQueued);
+    return Math.max(0, sendLimit(this.#ctx) - this.#tcb.sndQueued);
   }
 
   /** Bytes written and not yet acknowledged. */
@@ -254,7 +254,7 @@ export class TcpConnection implements TcpFlow {
   /** Asks for `Ready.writable` once half of the send buffer is free. */
   wantWritable(): void {
     const tcb = this.#tcb;
-    if (tcb.sndQueued <= this.#ctx.settings.sendBuffer >>> 1) this.#ctx.markReady(tcb, Ready.writable);
+    if (tcb.sndQueued <= sendLimit(this.#ctx) >>> 1) this.#ctx.markReady(tcb, Ready.writable);
     else tcb.wantsWritable = true;
   }
 
