@@ -61,6 +61,12 @@ export class ClientConnection implements TcpEndOwner {
     this.#upstream?.socket.destroy();
   }
 
+  /** Asked every half minute: what is still open then is worth probing for a peer that vanished. */
+  keepAlive(): void {
+    this.#end.keepAlive();
+    this.#upstream?.keepAlive();
+  }
+
   onBytes(bytes: Uint8Array): boolean {
     if (this.#state === "handshake") this.#onHandshakeBytes(bytes);
     else if (this.#state === "dialing") this.#early = Buffer.concat([this.#early, bytes]);

@@ -4,7 +4,8 @@
  *
  * Theory of operation. The server owns the listening socket and a set of `ClientConnection`s, each of which owns
  * everything it opens. Bounds: `maxConnections` connections; 64 more are let in to be told so, beyond them a client gets
- * a reset. Buffers are bounded in `ReadBuffers`. No timer of its own.
+ * a reset. Buffers are bounded in `ReadBuffers`. One timer,
+ * from start to close, every 30 s: it turns TCP keep-alive on for the connections that live that long.
  */
 import net from "node:net";
 import { ListenError } from "../errors.ts";
@@ -20,6 +21,8 @@ import { TCP_OPTIONS } from "./tcp-end.ts";
 const SURPLUS = 64;
 /** Connections that may wait for `accept`; the kernel lowers it to `net.core.somaxconn`, 4096 on Linux. */
 const BACKLOG = 4_096;
+/** How often connections are looked through, ms. */
+const SWEEP_MS = 30_000;
 const WARN_EVERY_MS = 1_000;
 
 const DEFAULTS = {
@@ -38,6 +41,7 @@ export class ProxyServer {
   readonly #maxConnections: number;
   #onEmpty: (() => void) | null = null;
   #closing: Promise<void> | null = null;
+  #sweep: NodeJS.Timeout | null = null;
 
   private constructor(options: ProxyServerOptions) {
     const logger = options.logger;
@@ -101,6 +105,7 @@ export class ProxyServer {
   }
 
   async #close(): Promise<void> {
+    if (this.#sweep !== null) clearInterval(this.#sweep);
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
     const empty = new Promise<void>((resolve) => {
       this.#onEmpty = resolve;
@@ -114,6 +119,9 @@ export class ProxyServer {
       this.#server.once("error", (error: NodeJS.ErrnoException) => reject(listenError(error, host, port)));
       this.#server.listen({ host, port, backlog: BACKLOG }, resolve);
     });
+    this.#sweep = setInterval(() => {
+      for (const connection of this.#connections) connection.keepAlive();
+    }, SWEEP_MS).unref();
     this.#server.removeAllListeners("error");
     this.#server.on("error", (error: NodeJS.ErrnoException) => {
       this.#context.warnRarely("accept", `Cannot accept connections: ${error.code}; raise the limit of open files`);

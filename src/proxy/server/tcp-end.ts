@@ -21,22 +21,18 @@ export interface TcpEndOwner {
   onClose(): void;
 }
 
-/** TCP keep-alive's first probe, ms: a tunnel whose one side vanished ends after some minutes, never stays for good. */
+/** TCP keep-alive's first probe, ms: a connection whose other side vanished ends after minutes, never stays for good. */
 const KEEP_ALIVE_MS = 60_000;
 
 interface TcpOptions {
   allowHalfOpen: boolean;
   noDelay: boolean;
-  keepAlive: boolean;
-  keepAliveInitialDelay: number;
 }
 
 /** Options for every socket of the server. */
 export const TCP_OPTIONS: Readonly<TcpOptions> = {
   allowHalfOpen: true,
   noDelay: true,
-  keepAlive: true,
-  keepAliveInitialDelay: KEEP_ALIVE_MS,
 };
 
 export class TcpEnd {
@@ -49,6 +45,7 @@ export class TcpEnd {
   #count: (bytes: number) => void = () => {};
   /** Whether reading waits for a write to the peer. */
   #waits = false;
+  #keepsAlive = false;
 
   private constructor(owner: TcpEndOwner, buffers: ReadBuffers, open: (onread: net.OnReadOpts) => net.Socket) {
     this.#owner = owner;
@@ -90,6 +87,13 @@ export class TcpEnd {
   /** Ends the connection with RST. */
   reset(): void {
     if (!this.socket.destroyed) this.socket.resetAndDestroy();
+  }
+
+  /** Turns TCP keep-alive on, once. Four system calls: not for connections that end soon. */
+  keepAlive(): void {
+    if (this.#keepsAlive) return;
+    this.#keepsAlive = true;
+    this.socket.setKeepAlive(true, KEEP_ALIVE_MS);
   }
 
   /** From now on every byte goes to `peer`, and `count` is told how many. Both ends join each other. */
