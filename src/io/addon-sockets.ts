@@ -143,7 +143,7 @@ export class AddonSockets implements Sockets {
     const at = this.#fillAddress(address ?? (family === 4 ? ANY_IPV4 : ANY_IPV6), port);
     this.words[at + 9] = handle | DATAGRAM;
     this.words[at + 10] = this.#generations[handle] as number;
-    this.words[at + 11] = address === null ? 0 : UdpFlag.CONNECT;
+    this.words[at + 11] = address === null ? UdpFlag.RECVERR : UdpFlag.CONNECT;
     const fd = this.#addon.udpOpen(this.#slabId, at << 2);
     if (fd < 0) {
       this.#forget(handle);
@@ -387,10 +387,15 @@ export class AddonSockets implements Sockets {
     this.#unpark();
   }
 
+  /** Scratch words for what the addon tells of datagrams. */
+  get #metaAt(): number {
+    return (this.#area >> 2) + READ_BATCH * ENTRY_WORDS;
+  }
+
   /** Reads one batch; returns false when the socket is empty or failed. */
   #receiveDatagramBatch(handle: number): boolean {
     const input = this.#input;
-    const metaAt = (this.#area >> 2) + READ_BATCH * ENTRY_WORDS;
+    const metaAt = this.#metaAt;
     const count = this.#addon.udpRead(
       this.#fds[handle] as number,
       this.#slabId,
@@ -401,7 +406,7 @@ export class AddonSockets implements Sockets {
     );
     if (count === 0) return false;
     if (count < 0) {
-      this.#sink.onDatagramError(handle, -count);
+      this.#reportDatagramError(handle, -count, metaAt);
       return true;
     }
     const words = this.words;
@@ -416,6 +421,22 @@ export class AddonSockets implements Sockets {
     }
     this.#slab.release(block);
     return true;
+  }
+
+  /** Tells the sink of an error, with the destination concerned when the kernel has kept it. */
+  #reportDatagramError(handle: number, errno: number, metaAt: number): void {
+    const { words } = this;
+    const fd = this.#fds[handle] as number;
+    let told = false;
+    while (this.#isOpen(handle) && this.#addon.udpReadError(fd, this.#slabId, metaAt << 2) === 1) {
+      // Ten words: errno, origin, type and code, info, then family, port and address as of a sender.
+      this.#takeSender(metaAt + 2);
+      told = true;
+      this.#sink.onDatagramError(handle, words[metaAt] as number);
+    }
+    if (told || !this.#isOpen(handle)) return;
+    this.sender.port = 0;
+    this.#sink.onDatagramError(handle, errno);
   }
 
   #takeSender(at: number): void {
@@ -523,7 +544,7 @@ export class AddonSockets implements Sockets {
     while (left > 0) {
       const sent = this.#addon.udpWrite(fd, this.#slabId, at << 2, (end - at) << 2, left);
       // A datagram that the kernel does not take is lost, as datagrams may be; the ones behind it are not.
-      if (sent < 0 && sent !== -Errno.EAGAIN) this.#sink.onDatagramError(handle, -sent);
+      if (sent < 0 && sent !== -Errno.EAGAIN) this.#reportDatagramError(handle, -sent, this.#metaAt);
       const skip = Math.max(1, sent);
       for (let i = 0; i < skip && left > 0; i++, left--) {
         at += DATAGRAM_ENTRY_WORDS + 2 * (this.words[at] as number);

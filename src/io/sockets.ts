@@ -26,7 +26,10 @@ export interface SocketSink {
    * A datagram at slab `offset`: valid until the callback returns. The sender stands in `sender`.
    */
   onDatagram(handle: number, offset: number, length: number): void;
-  /** A datagram socket reported an error, for instance that nobody listens; it stays open. */
+  /**
+   * A datagram socket reported an error, for instance that nobody listens; it stays open. For a socket that is not
+   * connected `sender` is the destination concerned; its port is 0 when that is not known.
+   */
   onDatagramError(handle: number, errno: number): void;
 }
 

@@ -26,6 +26,14 @@ const KEY_WORDS = 5;
 const MAX_WAITING = 32;
 /** How often idle associations are looked for. */
 const SWEEP_MS = 1000;
+/** What the network says of a destination that cannot be reached. */
+const REFUSING: ReadonlySet<number> = new Set([
+  Errno.ECONNREFUSED,
+  Errno.EHOSTUNREACH,
+  Errno.ENETUNREACH,
+  Errno.EACCES,
+  Errno.EPERM,
+]);
 const DNS_PORT = 53;
 /** Idle time of an association that only ever talked to port 53 (RFC 4787 REQ-5 allows less for well-known ports). */
 const DNS_IDLE_MS = 10_000;
@@ -174,7 +182,11 @@ export class UdpRelay {
     for (let i = 0; i < inbox.count; i++) this.#onClientDatagram(i);
     // All of one association together: they leave in one system call.
     for (const association of this.#touched) {
-      for (const i of association.batch) this.#forward(association, i);
+      for (const i of association.batch) {
+        // It may have made room for another one since.
+        if (this.#bySlot[association.slot] === association) this.#forward(association, i);
+        else this.#dropped++;
+      }
       association.batch.length = 0;
     }
     this.#touched.length = 0;
@@ -463,10 +475,22 @@ export class UdpRelay {
     else this.#dropped++;
   }
 
-  /** A datagram socket reports an error: of a SOCKS5 relay it means that nobody listens there any more. */
+  /**
+   * A datagram socket reports an error. Of a SOCKS5 relay it means that nobody listens there any more; a destination's own
+   * refusal (`sockets.sender` names it) goes on to the client.
+   */
   onDatagramError(handle: number, errno: number): void {
     const association = this.#byHandle[handle] as Association;
-    if (this.#options.upstream.udp === "associate" && errno === Errno.ECONNREFUSED) this.#end(association);
+    if (this.#options.upstream.udp === "associate") {
+      if (errno === Errno.ECONNREFUSED) this.#end(association);
+      return;
+    }
+    const { sender } = this.#sockets;
+    if (sender.port === 0 || !REFUSING.has(errno)) return;
+    const { words, clientPort } = association;
+    words.set(sender.words, 4);
+    this.#refused++;
+    this.#stack.sendPortUnreachable(words, 4, sender.port, 0, clientPort, 0, this.#now);
   }
 
   /** RFC 1928 §6: the association ends with its control connection. */
