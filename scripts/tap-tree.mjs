@@ -2,15 +2,16 @@
 
 const POINT = /^(not )?ok\b(?: (\d+))?(.*)$/;
 const DIRECTIVE = /(?<!\\)#\s*(skip|todo)\b\s*(.*)$/i;
+const PLAN = /^1\.\.(\d+)(?:\s*#\s*(?:skip\b\s*)?(.*))?$/i;
 const TIME = /(?<!\\)# time=[\d.]+m?s/;
 
 /**
  * One result: a file, a subtest, or a single assertion.
  * @typedef {{ name: string, ok: boolean, directive: string | null, reason: string, isSubtest: boolean,
- *   children: TapResult[], diagnostic: string[], timeMs: number }} TapResult
+ *   children: TapResult[], diagnostic: string[] }} TapResult
  */
 
-/** Parses lines one by one; `onTopLevel` is called for each result at depth 0 (a test file) as soon as it is complete. */
+/** Parses the lines of one file one by one. */
 export class TapTree {
   /** @type {TapResult[][]} results waiting for their parent's line, by depth */
   #open = [[]];
@@ -24,13 +25,12 @@ export class TapTree {
   #lastDepth = 0;
   /** @type {TapResult[]} results whose children follow in braces */
   #braces = [];
-  #onTopLevel;
   /** Reason of a `Bail out!` line, or null. */
   bailout = null;
-
-  constructor(onTopLevel = () => {}) {
-    this.#onTopLevel = onTopLevel;
-  }
+  /** Number of results that the file promised (`1..N`), or null before it did. */
+  plan = null;
+  /** Why the whole file was skipped (`1..0 # reason`), or null. */
+  skipReason = null;
 
   /** Takes one line without its newline. */
   line(text) {
@@ -49,17 +49,23 @@ export class TapTree {
     if (indent % 4 !== 0) return;
     const depth = indent / 4;
     if (rest.startsWith("Bail out!")) this.bailout = rest.slice("Bail out!".length).trim();
+    else if (depth === 0 && PLAN.test(rest)) this.#takePlan(rest);
     else if (rest.startsWith("# Subtest")) this.#announced[depth] = true;
     else if (rest === "{" && this.#last !== null && depth === this.#lastDepth) this.#braces.push(this.#last);
     else if (rest === "}" && this.#braces.length > 0) this.#closeBrace(depth);
     else if (POINT.test(rest)) this.#point(rest, depth);
   }
 
+  #takePlan(rest) {
+    const [, count, reason = "no tests"] = PLAN.exec(rest);
+    this.plan = Number(count);
+    if (this.plan === 0) this.skipReason = reason;
+  }
+
   #point(rest, depth) {
     const [, not, , tail] = POINT.exec(rest);
     const braced = / \{$/.test(tail);
     const directive = DIRECTIVE.exec(tail);
-    const time = TIME.exec(tail)?.[0].slice("# time=".length) ?? "0ms";
     const result = {
       name: tail
         .replace(/ \{$/, "")
@@ -74,7 +80,6 @@ export class TapTree {
       isSubtest: braced || this.#announced[depth] === true,
       children: this.#open[depth + 1] ?? [],
       diagnostic: [],
-      timeMs: Number.parseFloat(time) * (time.endsWith("ms") ? 1 : 1000),
     };
     this.#announced[depth] = false;
     this.#open.length = Math.min(this.#open.length, depth + 1);
@@ -83,7 +88,6 @@ export class TapTree {
     this.#last = result;
     this.#lastDepth = depth;
     if (braced) this.#braces.push(result);
-    if (depth === 0 && !braced) this.#onTopLevel(result);
   }
 
   #closeBrace(depth) {

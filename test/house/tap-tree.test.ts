@@ -11,6 +11,7 @@ interface Tree {
   line(text: string): void;
   readonly results: readonly unknown[];
   readonly bailout: string | null;
+  readonly skipReason: string | null;
 }
 interface TapTreeModule {
   readonly TapTree: new () => Tree;
@@ -158,7 +159,17 @@ not ok 2 - b.test.js # time=1ms
   t.same(failed, [{ path: ["b.test.js", "z"], diagnostic: ["w"] }]);
 });
 
-t.test("a bail-out is kept", async (t) => {
+t.test("a bail-out and the plan of a skipped file are kept", async (t) => {
+  for (const [line, reason] of [
+    ["1..0 # needs root", "needs root"],
+    ["1..0 # SKIP needs root", "needs root"],
+    ["1..0", "no tests"],
+    ["    1..0 # inner", null],
+  ] as const) {
+    const file = new TapTree();
+    file.line(line);
+    t.equal(file.skipReason, reason, line);
+  }
   const tree = new TapTree();
   tree.line("Bail out! no space");
   t.equal(tree.bailout, "no space");
