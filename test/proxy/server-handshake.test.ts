@@ -151,11 +151,10 @@ t.test("server: HTTP CONNECT (RFC 9110 §9.3.6)", async (t) => {
   ]) {
     const seen = converse(null, bytes);
     t.equal(seen.cause, cause, what);
-    t.match(
-      seen.last,
-      new RegExp(`^HTTP/1.1 ${status} [A-Z][^]*\r\nConnection: close\r\n[^]*\r\n\r\n[^\r\n]+\n$`),
-      what,
-    );
+    const [head, body] = seen.last?.split("\r\n\r\n") ?? [];
+    t.match(head, new RegExp(`^HTTP/1.1 ${status} [A-Z]`), what);
+    t.match(head, `\r\nContent-Length: ${body?.length}\r\nConnection: close`, what);
+    t.match(body, /^[^\r\n]+\n$/, `${what}: one line of text`);
   }
 });
 
@@ -178,7 +177,8 @@ t.test("server: HTTP Basic (RFC 7617)", async (t) => {
   ]) {
     const seen = head(...headers);
     t.equal(seen.cause, "auth", headers[0] ?? "none");
-    t.match(seen.last, /^HTTP\/1.1 407 [^]*\r\nProxy-Authenticate: Basic realm="tunrelay"/);
+    t.match(seen.last, /^HTTP\/1.1 407 /);
+    t.match(seen.last, '\r\nProxy-Authenticate: Basic realm="tunrelay"');
   }
 });
 
