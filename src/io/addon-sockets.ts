@@ -3,7 +3,7 @@
  *
  * Theory of operation. A handle is an index into columns of integers: descriptor, generation, flags. Streams are watched
  * edge-triggered for input and output from the start, so readiness is remembered here: `readable` until a read finds
- * less than it asked for (and no end is announced), `blocked` from a short write until the next output event. Reads of
+ * less than it asked for, `blocked` from a short write until the next output event. Reads of
  * all ready streams go into one input block in one call; writes of all flows leave in one call.
  *
  * What is held: one input block, one block of descriptors, one for small copies. No timers.
@@ -24,13 +24,15 @@ const READABLE = 2;
 const PAUSED = 4;
 /** In the list of readable handles. */
 const LISTED = 8;
-/** The kernel has announced the end of input or an error: read until it shows. */
-const ENDING = 16;
+/** The kernel has announced an error: read until it shows. */
+const FAILING = 16;
 /** The end of input was reported. */
 const ENDED = 32;
 /** A write was cut short. */
 const BLOCKED = 64;
 const OPEN = 128;
+/** The peer's FIN is behind what can be read: a read that finds less than it asked for has come to the end. */
+const ENDING = 256;
 
 /** Free bytes a stream read needs: less would make many small reads of a fast stream. */
 const READ_ROOM = 32 * 1024;
@@ -70,7 +72,7 @@ export class AddonSockets implements Sockets {
   #copyAt: number;
   #fds: Int32Array = new Int32Array(256).fill(-1);
   #generations: Int32Array = new Int32Array(256);
-  #flags: Uint8Array = new Uint8Array(256);
+  #flags: Uint16Array = new Uint16Array(256);
   readonly #free: number[] = [];
   #used = 0;
   #open = 0;
@@ -193,7 +195,7 @@ export class AddonSockets implements Sockets {
     const generations = new Int32Array(length);
     generations.set(this.#generations);
     this.#generations = generations;
-    const flags = new Uint8Array(length);
+    const flags = new Uint16Array(length);
     flags.set(this.#flags);
     this.#flags = flags;
   }
@@ -234,7 +236,8 @@ export class AddonSockets implements Sockets {
       if (this.#generations[handle] !== generation || !this.#isOpen(handle)) return;
       flags = this.#flags[handle] as number;
     }
-    if ((events & (Epoll.RDHUP | Epoll.HUP | Epoll.ERR)) !== 0) flags |= ENDING;
+    if ((events & Epoll.ERR) !== 0) flags |= FAILING;
+    else if ((events & (Epoll.RDHUP | Epoll.HUP)) !== 0) flags |= ENDING;
     if ((events & (Epoll.IN | Epoll.RDHUP | Epoll.HUP | Epoll.ERR)) !== 0) flags |= READABLE;
     const unblocked = (flags & BLOCKED) !== 0 && (events & (Epoll.OUT | Epoll.ERR | Epoll.HUP)) !== 0;
     if (unblocked) flags &= ~BLOCKED;
@@ -350,10 +353,14 @@ export class AddonSockets implements Sockets {
   #deliver(handle: number, result: number, offset: number, asked: number): void {
     const flags = this.#flags[handle] as number;
     if (result > 0) {
-      // Less than asked for: the socket is empty, unless its end was announced and must still be read.
-      if (result < asked && (flags & ENDING) === 0) this.#flags[handle] = flags & ~READABLE;
+      const generation = this.#generations[handle];
+      // Less than asked for: the socket is empty. FIN had arrived before the read, so then this was the last of it.
+      const isLast = result < asked && (flags & (ENDING | FAILING)) === ENDING;
+      if (isLast) this.#flags[handle] = (flags | ENDED) & ~READABLE;
+      else if (result < asked && (flags & FAILING) === 0) this.#flags[handle] = flags & ~READABLE;
       else if ((flags & PAUSED) === 0) this.#list(handle, this.#readable);
       this.#sink.onData(handle, offset, result);
+      if (isLast && this.#generations[handle] === generation && this.#isOpen(handle)) this.#sink.onEnd(handle);
     } else if (result === 0) {
       this.#flags[handle] = (flags | ENDED) & ~READABLE;
       this.#sink.onEnd(handle);

@@ -404,19 +404,21 @@ export class Relay {
         this.#sockets.flush();
         at = this.#sockets.beginWrite(handle, WRITE_REFS);
       }
-      this.#gather(flow, at);
+      this.#gather(handle, flow, at);
     }
     this.#sockets.flush();
   }
 
-  #gather(flow: TcpFlow, at: number): void {
+  #gather(handle: number, flow: TcpFlow, at: number): void {
     const { words } = this.#sockets;
     const refs = flow.peek(words, at, WRITE_REFS);
     let length = 0;
     for (let i = 0; i < refs; i++) length += words[at + 2 * i + 1] as number;
     const end = flow.finReceived && length === flow.readable;
-    if (refs === 0 && !end) return;
-    this.#sockets.endWrite(refs, end);
+    // When the upstream has ended already, closing says the same as FIN and then closing.
+    const fin = end && (this.#bit(handle) & UPSTREAM_ENDED) === 0;
+    if (refs > 0 || fin) this.#sockets.endWrite(refs, fin);
+    else if (end) this.#onClientEnded(handle);
   }
 
   onSent(handle: number, sent: number, length: number, ended: boolean): void {
@@ -429,16 +431,21 @@ export class Relay {
     this.#bytesUp += sent;
     if (sent > 0) flow.consume(sent);
     if (ended) {
-      this.#set(handle, CLIENT_ENDED);
-      this.#finishIfDone(handle);
-      return;
-    }
-    if (sent < length) {
+      this.#onClientEnded(handle);
+    } else if (sent < length) {
       this.#set(handle, BLOCKED);
       flow.compactUnread();
-    } else if (flow.readable > 0 || flow.finReceived) {
+    } else if (flow.readable > 0) {
       this.#list(handle);
+    } else if (flow.finReceived) {
+      if ((this.#bit(handle) & UPSTREAM_ENDED) !== 0) this.#onClientEnded(handle);
+      else this.#list(handle);
     }
+  }
+
+  #onClientEnded(handle: number): void {
+    this.#set(handle, CLIENT_ENDED);
+    this.#finishIfDone(handle);
   }
 
   /** Whether flows still wait for `flush`. */
