@@ -59,6 +59,8 @@ export class Tcb {
   rcvAdv = 0;
   /** Rcv.Wind.Shift of RFC 7323. */
   rcvShift = 0;
+  /** The window offered last was less than half of the buffer: its owner had not read what came. */
+  windowIsShort = false;
   /** Whether our SYN-ACK offers window scaling, since the SYN did. */
   windowScaling = false;
 

@@ -18,8 +18,13 @@ function rightEdge(ctx: TcpContext, tcb: Tcb): number {
 /** How many bytes the right edge could move. Nothing while memory is scarce. */
 function possibleGrowth(ctx: TcpContext, tcb: Tcb): number {
   if (ctx.slab.scarce || tcb.released) return 0;
-  const free = Math.min(ctx.settings.recvBuffer, Math.max(MIN_SHARE, ctx.slab.fairShare)) - tcb.rcvQueued;
+  const free = Math.min(largestWindow(ctx, tcb), Math.max(MIN_SHARE, ctx.slab.fairShare)) - tcb.rcvQueued;
   return free - seqDiff(tcb.rcvAdv, tcb.rcvNxt);
+}
+
+/** The receive buffer, as far as the window field can tell of it. */
+function largestWindow(ctx: TcpContext, tcb: Tcb): number {
+  return Math.min(ctx.settings.recvBuffer, 65_535 << tcb.rcvShift);
 }
 
 function worthwhile(ctx: TcpContext, tcb: Tcb): number {
@@ -40,15 +45,18 @@ export function advertiseWindow(ctx: TcpContext, tcb: Tcb, scaled: boolean): num
   if (field < 65535 && field << shift < offered) field++;
   const adv = seqAdd(tcb.rcvNxt, field << shift);
   if (seqDiff(adv, tcb.rcvAdv) > 0) tcb.rcvAdv = adv;
+  // The window of a SYN-ACK is small because it is not scaled; the next acknowledgment mends that by itself.
+  tcb.windowIsShort = scaled && field << shift < largestWindow(ctx, tcb) >>> 1;
   return field;
 }
 
 /**
- * Whether the peer should hear of a larger window although nothing else is due: when the window grew by a quarter of the
- * buffer, or when the peer may be stopped by what it was offered last.
+ * Whether the peer should hear of a larger window although nothing else is due: when it was offered less than half of the
+ * buffer and could be offered a quarter more, or when it may be stopped by what it was offered.
  */
 export function windowUpdateIsDue(ctx: TcpContext, tcb: Tcb): boolean {
   const growth = possibleGrowth(ctx, tcb);
   if (growth < worthwhile(ctx, tcb)) return false;
-  return growth >= ctx.settings.recvBuffer >>> 2 || seqDiff(tcb.rcvAdv, tcb.rcvNxt) < 2 * tcb.smss;
+  if (tcb.windowIsShort && growth >= largestWindow(ctx, tcb) >>> 2) return true;
+  return seqDiff(tcb.rcvAdv, tcb.rcvNxt) < 2 * tcb.smss;
 }
