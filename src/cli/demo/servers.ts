@@ -37,7 +37,7 @@ class Received {
   }
 }
 
-/** Starts all servers on both addresses of {@link SERVER}; they end with the process. */
+/** Starts all servers on both addresses of {@link SERVER}; they end with the process, and do not keep it alive. */
 export async function startServers(): Promise<void> {
   const received = new Received();
   const contents = new Map<string, Buffer>();
@@ -148,7 +148,7 @@ function answerDnsStream(socket: Socket): void {
 function listenTcp(server: Server, host: string, port: number): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once("error", reject);
-    server.listen({ host, port, backlog: 1024 }, resolve);
+    server.listen({ host, port, backlog: 1024 }, resolve).unref();
   });
 }
 
@@ -165,6 +165,7 @@ function listenUdp(version: IpVersion, port: number, answer: (message: Buffer) =
       // Later errors are ICMP answers to single datagrams.
       socket.off("error", reject);
       socket.on("error", () => {});
+      socket.unref();
       resolve();
     });
   });
