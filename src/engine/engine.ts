@@ -196,8 +196,11 @@ export class Engine implements PollSink, SocketSink {
     try {
       // Clients learn that their connections are over.
       this.#stack.advance(performance.now());
-      this.#stack.reset();
-      this.#transmit();
+      let done = false;
+      while (!done) {
+        done = this.#stack.reset();
+        this.#transmit();
+      }
     } catch (error) {
       this.#logger.debug(`Resets could not be sent: ${error instanceof Error ? error.message : error}`);
     }
@@ -242,7 +245,7 @@ export class Engine implements PollSink, SocketSink {
     const moreInput = this.#sockets.receive();
     const packets = this.#deviceReady ? this.#readDevice(now) : 0;
     this.#settle();
-    return events > 0 || packets > 0 || (moreInput && !this.#slab.scarce) || this.#relay.hasPending;
+    return events > 0 || packets > 0 || moreInput || this.#relay.hasPending;
   }
 
   /** Brings flows, upstreams and the device to rest after changes. */
@@ -293,7 +296,7 @@ export class Engine implements PollSink, SocketSink {
   /** Arms the timer for the next deadline, when it is not armed for an earlier one. */
   #arm(now: number): void {
     let at = this.#nextTimeout();
-    if (this.#slab.scarce) at = Math.min(at, now + RETRY_MS);
+    if (this.#slab.scarce || this.#sockets.waitsForMemory) at = Math.min(at, now + RETRY_MS);
     if (at === Number.POSITIVE_INFINITY || at >= this.#timerAt) return;
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#timerAt = at;

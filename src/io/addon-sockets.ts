@@ -263,10 +263,13 @@ export class AddonSockets implements Sockets {
     if ((flags & (READABLE | ENDED)) === READABLE) this.#list(handle, this.#readable);
   }
 
+  waitsForMemory = false;
+
   receive(): boolean {
+    this.waitsForMemory = false;
     if (this.#readable.length > 0) this.#receiveStreams();
     if (this.#readableDatagrams.length > 0) this.#receiveDatagrams();
-    return this.#readable.length > 0 || this.#readableDatagrams.length > 0;
+    return !this.waitsForMemory && (this.#readable.length > 0 || this.#readableDatagrams.length > 0);
   }
 
   #receiveStreams(): void {
@@ -275,7 +278,8 @@ export class AddonSockets implements Sockets {
     let i = 0;
     while (i < list.length) {
       if (!this.#input.prepare(READ_ROOM)) {
-        // No memory: the rest waits, as if it were paused, for blocks to come back.
+        // No memory: the rest waits for blocks to come back.
+        this.waitsForMemory = true;
         for (; i < list.length; i++) this.#readable.push(list[i] as number);
         return;
       }
@@ -384,7 +388,9 @@ export class AddonSockets implements Sockets {
       const generation = this.#generations[handle];
       for (let round = 0; ; round++) {
         if (!this.#isOpen(handle) || this.#generations[handle] !== generation) break;
-        if (round === DATAGRAM_ROUNDS || !this.#input.prepare(DATAGRAM_ROOM)) {
+        const hasRoom = this.#input.prepare(DATAGRAM_ROOM);
+        if (!hasRoom) this.waitsForMemory = true;
+        if (round === DATAGRAM_ROUNDS || !hasRoom) {
           this.#list(handle, this.#readableDatagrams);
           break;
         }
@@ -582,7 +588,7 @@ export class AddonSockets implements Sockets {
       let length = 0;
       for (let ref = 0; ref < refs; ref++) length += words[at + ENTRY_WORDS + 2 * ref + 1] as number;
       at += ENTRY_WORDS + 2 * refs;
-      if (!this.#isOpen(handle)) continue;
+      if (handle < 0 || !this.#isOpen(handle)) continue;
       if (result < 0 && result !== -Errno.EAGAIN) {
         this.#fail(handle, -result);
         continue;
@@ -606,14 +612,29 @@ export class AddonSockets implements Sockets {
   close(handle: number): void {
     if (!this.#isOpen(handle)) return;
     if (this.#datagramHandle === handle) this.#flushDatagrams();
+    this.#cancelWrites(handle);
     this.#addon.close(this.#fds[handle] as number);
     this.#forget(handle);
   }
 
   reset(handle: number): void {
     if (!this.#isOpen(handle)) return;
+    this.#cancelWrites(handle);
     this.#addon.socketReset(this.#fds[handle] as number);
     this.#forget(handle);
+  }
+
+  /** Voids queued writes of a handle: its descriptor's number may belong to another socket when they are carried out. */
+  #cancelWrites(handle: number): void {
+    const { words } = this;
+    let at = (this.#area + READ_AREA) >> 2;
+    for (let i = 0; i < this.#writeCount; i++) {
+      if (this.#writeHandles[i] === handle) {
+        words[at] = -1;
+        this.#writeHandles[i] = -1;
+      }
+      at += ENTRY_WORDS + 2 * (words[at + 2] as number);
+    }
   }
 
   closeAll(): void {

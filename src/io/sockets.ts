@@ -94,6 +94,8 @@ export interface Sockets {
   flush(): void;
   /** Reads what is there, within limits of one turn; the sink hears of it. @returns whether more may be waiting */
   receive(): boolean;
+  /** Whether the last `receive` left input in the kernel because the slab had no block to give. */
+  readonly waitsForMemory: boolean;
   /** The remote address of a stream, or null. */
   peer(handle: number): { readonly address: IpBytes; readonly port: number } | null;
   /** Closes in order: what was sent is delivered. The handle is void afterwards. */

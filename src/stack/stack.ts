@@ -348,9 +348,17 @@ export class Stack implements FlowStack {
     );
   }
 
-  /** Resets all flows and gives everything back. What is in the transmit queue can still be taken with `transmit()`. */
-  reset(): void {
-    for (const tcb of this.#tcp.tcbs) tcb?.connection?.abort();
+  /**
+   * Resets all flows, as far as the transmit queue has room for what that says to the clients.
+   * @returns false when flows are left: write the queue and call again
+   */
+  reset(): boolean {
+    for (const tcb of this.#tcp.tcbs) {
+      if (tcb === null) continue;
+      if (!this.queue.hasRoom()) return false;
+      tcb.connection?.abort();
+    }
+    return true;
   }
 
   /** Forgets all flows without a word to anybody and gives all memory back. The stack takes no more packets. */
