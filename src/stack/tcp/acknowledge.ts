@@ -215,7 +215,6 @@ export function onRetransmitTimeout(ctx: TcpContext, tcb: Tcb): void {
   ctx.chunks.compact(tcb.sndHead, COMPACT_LIMIT);
   tcb.sndNxt = tcb.sndUna;
   rewindCursor(tcb);
-  if (tcb.sndWnd === 0) tcb.retransmitNow = true;
   startRetransmitTimer(ctx, tcb);
   ctx.markDirty(tcb);
 }

@@ -1,6 +1,7 @@
 /** What the timers of a flow do when they expire. */
 import { onRetransmitTimeout } from "./acknowledge.ts";
 import type { TcpContext } from "./context.ts";
+import { rewindCursor } from "./send-queue.ts";
 import { State } from "./state.ts";
 import type { Tcb } from "./tcb.ts";
 import { Timer } from "./timer-table.ts";
@@ -45,6 +46,7 @@ function onRetransmitTimer(ctx: TcpContext, tcb: Tcb): void {
     ctx.markDirty(tcb);
     return;
   }
+  if (tcb.sndWnd === 0 && tcb.sndQueued > 0) enterPersist(tcb);
   if (tcb.persisting) {
     // RFC 9293 §3.8.6.1, MUST-37: for ever, as long as the peer answers.
     if (tcb.unanswered >= dataRetries) {
@@ -65,6 +67,13 @@ function onRetransmitTimer(ctx: TcpContext, tcb: Tcb): void {
     return;
   }
   onRetransmitTimeout(ctx, tcb);
+}
+
+/** The window closed over bytes in flight (MUST-34): from here on it is probed, as if they had not been sent. */
+function enterPersist(tcb: Tcb): void {
+  tcb.persisting = true;
+  tcb.sndNxt = tcb.sndUna;
+  rewindCursor(tcb);
 }
 
 function probeInterval(ctx: TcpContext, tcb: Tcb): number {
