@@ -141,9 +141,14 @@ export class NetworkNamespace {
     return new NetworkNamespace(holder);
   }
 
+  /** A process in it. */
+  get pid(): number {
+    return this.#holder.pid ?? -1;
+  }
+
   /** Words that run a command in it. */
   get prefix(): readonly string[] {
-    return ["nsenter", `--net=/proc/${this.#holder.pid}/ns/net`, "--"];
+    return ["nsenter", `--net=/proc/${this.pid}/ns/net`, "--"];
   }
 
   /** Names of its interfaces. */

@@ -386,3 +386,80 @@ t.test("run: in a namespace of its own", { skip }, async (t) => {
     t.same(await namespace.interfaces(), ["lo"]);
   });
 });
+
+/** Two namespaces and a cable: `inner` has clients and the device, `outer` a proxy at 10.0.0.2 and a server behind it. */
+async function twoNamespaces(): Promise<{ inner: NetworkNamespace; outer: NetworkNamespace }> {
+  const [inner, outer] = await Promise.all([NetworkNamespace.create(), NetworkNamespace.create()]);
+  await inner.run("ip", "link", "set", "lo", "up");
+  await outer.run("ip", "link", "set", "lo", "up");
+  await outer.run("ip", "address", "add", "192.0.2.1/32", "dev", "lo");
+  await inner.run("ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1", "netns", `${outer.pid}`);
+  for (const [namespace, name, address] of [
+    [inner, "v0", "10.0.0.1/24"],
+    [outer, "v1", "10.0.0.2/24"],
+  ] as const) {
+    await namespace.run("ip", "address", "add", address, "dev", name);
+    await namespace.run("ip", "link", "set", name, "up");
+  }
+  return { inner, outer };
+}
+
+const ECHO = `require("net").createServer((socket) => socket.on("error", () => {}).pipe(socket))
+  .listen(7777, "192.0.2.1", () => console.log("ready"));`;
+const CLIENT = `const socket = require("net").connect(7777, "192.0.2.1", () => socket.write("hello"));
+  socket.on("data", (data) => console.log("got " + data));
+  socket.on("error", (error) => console.log("error " + error.code));
+  socket.on("close", () => { console.log("closed"); process.exit(0); });
+  process.on("SIGUSR2", () => socket.end());`;
+
+t.test("run: open flows have time to end, and a second signal ends them", { skip }, async (t) => {
+  const { inner, outer } = await twoNamespaces();
+  t.teardown(() => Promise.all([inner.close(), outer.close()]));
+  const node = (script: string, namespace: NetworkNamespace): Running =>
+    new Running(["-e", script], { command: process.execPath, prefix: namespace.prefix });
+  const echo = node(ECHO, outer);
+  const proxy = new Running(["serve", "--listen", "10.0.0.2:1080"], { prefix: outer.prefix });
+  await Promise.all([echo.printed(/ready/), proxy.printed(/listening on 10\.0\.0\.2:1080/)]);
+  const start = async (...args: string[]): Promise<Running> => {
+    const device = ["--address", "198.18.0.1/15", "--route", "192.0.2.0/24"];
+    const running = new Running(["run", "--proxy", "socks5://10.0.0.2", ...device, ...args], { prefix: inner.prefix });
+    await running.printed(/tun0 \(mtu 1500/);
+    return running;
+  };
+
+  await t.test("a flow that ends in time ends well", async (t) => {
+    const running = await start("--drain", "10m", "--loglevel", "debug");
+    const client = node(CLIENT, inner);
+    await client.printed(/got hello/);
+    running.child.kill("SIGTERM");
+    await running.printed(/SIGTERM: ending/);
+    client.child.kill("SIGUSR2");
+    const { stdout } = await client.outcome;
+    t.equal(stdout, "got hello\nclosed\n");
+    t.equal((await running.outcome).status, 0);
+  });
+
+  await t.test("a flow that does not is reset when the time is over", async (t) => {
+    const running = await start("--drain", "50ms");
+    const client = node(CLIENT, inner);
+    await client.printed(/got hello/);
+    t.equal((await running.stop("SIGINT")).status, 0);
+    t.equal((await client.outcome).stdout, "got hello\nerror ECONNRESET\nclosed\n");
+  });
+
+  await t.test("the second signal does not wait", async (t) => {
+    const running = await start("--drain", "10m", "--loglevel", "debug");
+    const client = node(CLIENT, inner);
+    await client.printed(/got hello/);
+    running.child.kill("SIGINT");
+    await running.printed(/SIGINT: ending/);
+    t.equal((await running.stop("SIGTERM")).status, 143);
+    t.equal((await inner.interfaces()).includes("tun0"), false);
+    client.child.kill("SIGKILL");
+    await client.outcome;
+  });
+
+  echo.child.kill("SIGKILL");
+  await echo.outcome;
+  t.equal((await proxy.stop()).status, 0);
+});
