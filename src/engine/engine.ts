@@ -177,10 +177,12 @@ export class Engine implements PollSink, SocketSink {
   }
 
   /**
-   * Stops: waits up to `drainMs` for open flows to end by themselves, resets what is left, and closes the device.
+   * Stops: refuses new flows, waits up to `drainMs` for open ones to end by themselves, resets what is left, and closes
+   * the device.
    * @param drainMs 0 ends at once
    */
   async stop(drainMs: number): Promise<void> {
+    this.#relay.drain();
     const until = performance.now() + drainMs;
     while (!this.#stopped && performance.now() < until && this.#stack.openFlows > 0) {
       await new Promise((resolve) => setTimeout(resolve, 10));

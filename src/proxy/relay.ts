@@ -21,8 +21,7 @@
 import { Errno, errnoName } from "../io/addon.ts";
 import type { Sockets } from "../io/sockets.ts";
 import { type Endpoint, formatEndpoint, type IpBytes } from "../stack/flow/address.ts";
-import { Ready, type TcpFlow } from "../stack/flow/flow.ts";
-import type { Slab } from "../stack/memory/index.ts";
+import { type FlowStack, Ready, type TcpFlow } from "../stack/flow/flow.ts";
 import { DeadlineQueue } from "./deadlines.ts";
 import type { Logger } from "./logger.ts";
 import { REJECT_REASONS, refusalOfErrno } from "./refusals.ts";
@@ -73,7 +72,7 @@ export interface RelayStats {
 
 export class Relay {
   readonly #sockets: Sockets;
-  readonly #slab: Slab;
+  readonly #slab: FlowStack["slab"];
   readonly #upstream: Upstream;
   readonly #servers: readonly IpBytes[];
   #server = 0;
@@ -88,6 +87,7 @@ export class Relay {
   readonly #answers: DeadlineQueue;
   readonly #isVoid: (handle: number, at: number) => boolean;
   #writable: number[] = [];
+  #draining = false;
   #now = 0;
   #open = 0;
   #dialing = 0;
@@ -96,7 +96,7 @@ export class Relay {
   #bytesUp = 0;
   #bytesDown = 0;
 
-  constructor(sockets: Sockets, slab: Slab, options: RelayOptions) {
+  constructor(sockets: Sockets, slab: FlowStack["slab"], options: RelayOptions) {
     this.#sockets = sockets;
     this.#slab = slab;
     this.#upstream = options.upstream;
@@ -117,6 +117,11 @@ export class Relay {
       bytesUp: this.#bytesUp,
       bytesDown: this.#bytesDown,
     };
+  }
+
+  /** From now on new flows are refused; those that are open go on. */
+  drain(): void {
+    this.#draining = true;
   }
 
   /** The time of the turn that begins, ms. */
@@ -183,7 +188,7 @@ export class Relay {
   /** Connects to the upstream for a new flow. */
   #dial(flow: TcpFlow): void {
     const upstream = this.#upstream;
-    if (upstream.rejects) {
+    if (upstream.rejects || this.#draining) {
       this.#refused++;
       flow.reject("rst");
       return;

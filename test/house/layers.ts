@@ -30,8 +30,6 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
 const TYPES_BEYOND: readonly (readonly [RegExp, string])[] = [
   // An address is a Uint8Array; the name says so at the joint, and nothing of the file is run.
   [/^io\//, "stack/flow/address.ts"],
-  // The relay is given the slab and hands it from the flow to the socket.
-  [/^proxy\/relay\.ts$/, "stack/memory/index.ts"],
 ];
 
 /** Packages of the registry that a part may import. */
