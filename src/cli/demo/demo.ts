@@ -20,7 +20,7 @@ export interface DemoOptions {
 export interface StageOptions {
   readonly loglevel: LogLevel;
   readonly json: boolean;
-  /** For files of the clients; removed by {@link runDemo}. */
+  /** For files of the clients; removed at the end. */
   readonly directory: string;
 }
 

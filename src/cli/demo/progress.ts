@@ -14,11 +14,6 @@ export class Progress {
     this.#total = total;
   }
 
-  /** A line that belongs to no step. */
-  say(text: string): void {
-    this.#stream.write(`${text}\n`);
-  }
-
   start(label: string): void {
     this.#step++;
     const width = `${this.#total}`.length;

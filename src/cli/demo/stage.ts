@@ -4,6 +4,7 @@
  *
  *     client process (its own namespace) == tun0 == this process > 127.0.0.1 > server process
  */
+import { rmSync } from "node:fs";
 import { constants } from "node:os";
 import { performance } from "node:perf_hooks";
 import { fileURLToPath } from "node:url";
@@ -55,7 +56,8 @@ async function main(options: StageOptions): Promise<number> {
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
     process.on(signal, () => interrupt.abort(new Interrupted(signal)));
   }
-  // The launcher is gone: nobody reads the result.
+  // The launcher is gone, perhaps with the terminal: nobody reads the result, and nobody else cleans up.
+  process.stderr.on("error", () => {});
   process.on("disconnect", () => interrupt.abort(new Interrupted("SIGHUP")));
 
   const addon = loadAddon();
@@ -73,6 +75,7 @@ async function main(options: StageOptions): Promise<number> {
     return await relay(addon, servers, client, options, interrupt.signal);
   } finally {
     await Promise.all([client.end(), servers.end()]);
+    rmSync(options.directory, { recursive: true, force: true });
   }
 }
 
