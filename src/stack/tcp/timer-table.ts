@@ -107,7 +107,7 @@ export class TimerTable {
   takeDue(now: number): number {
     const last = Math.floor(now / TICK_MS);
     if (this.#linked === 0) {
-      this.#tick = Math.max(this.#tick, last);
+      this.#tick = Math.max(this.#tick, last + 1);
       return -1;
     }
     // After a jump of more than one turn every bucket is visited once.
@@ -123,7 +123,7 @@ export class TimerTable {
         this.rearm(slot);
       }
     }
-    this.#tick = last;
+    // The tick after `last` is the next to look at: staying would find far entries of the same bucket again and again.
     return -1;
   }
 
