@@ -23,6 +23,7 @@ import { receiveIcmp } from "./ip/echo.ts";
 import { IcmpErrors } from "./ip/icmp-error.ts";
 import { parseIp } from "./ip/input.ts";
 import { IpOutput, type OutputOffload } from "./ip/output.ts";
+import { InputBlock } from "./memory/input-block.ts";
 import { BLOCK_BYTES, Slab } from "./memory/slab.ts";
 import { TransmitQueue } from "./memory/transmit-queue.ts";
 import type { TcpConnection } from "./tcp/connection.ts";
@@ -74,6 +75,7 @@ export interface StackStats {
 }
 
 const OWN_SLAB_BYTES = 64 << 20;
+const IPV6_MIN_MTU = 1280;
 const NO_OFFLOAD: OutputOffload = { checksum: false, tso: false, uso: false };
 
 export class Stack implements FlowStack {
@@ -82,6 +84,8 @@ export class Stack implements FlowStack {
   readonly queue: TransmitQueue;
   /** Datagrams from clients; the owner takes all of them and calls `clear()`. */
   readonly inbox: DatagramInbox;
+  /** Where `receive` puts its copies. */
+  readonly #input: InputBlock;
   readonly #output: IpOutput;
   readonly #icmpErrors: IcmpErrors;
   readonly #tcp: TcpContext;
@@ -90,7 +94,6 @@ export class Stack implements FlowStack {
   readonly #segment: TcpSegment = new TcpSegment();
   readonly #datagram: UdpDatagram = new UdpDatagram();
   #packetsIn = 0;
-  #packetsOut = 0;
   #closed = false;
   /** Packets of `queue` already handed out by `transmit()`. */
   #taken = 0;
@@ -104,6 +107,7 @@ export class Stack implements FlowStack {
     this.slab = options.slab ?? new Slab(OWN_SLAB_BYTES);
     this.queue = new TransmitQueue(this.slab);
     this.inbox = new DatagramInbox(this.slab);
+    this.#input = new InputBlock(this.slab, 0);
     this.#output = new IpOutput(this.queue, mtu, options.offload ?? NO_OFFLOAD);
     this.#icmpErrors = new IcmpErrors(this.#output);
     this.#tcp = new TcpContext(
@@ -122,13 +126,15 @@ export class Stack implements FlowStack {
    * @returns whether the packet was taken; false when it was dropped (see `stats().drops`)
    */
   receive(packet: Uint8Array, now: number): boolean {
+    if (this.#closed) return this.#drop(Drop.closed);
     if (packet.length > BLOCK_BYTES) return this.#drop(Drop.ipTruncated);
-    const block = this.slab.take();
-    if (block < 0) return this.#drop(Drop.tcpMemory);
-    this.slab.bytes.set(packet, block);
-    const taken = this.receiveReference(block, block + packet.length, false, 0, now);
-    this.slab.release(block);
-    return taken;
+    const input = this.#input;
+    if (!input.prepare(packet.length)) return this.#drop(Drop.tcpMemory);
+    const start = input.position;
+    const end = start + packet.length;
+    this.slab.bytes.set(packet, start);
+    input.advanceTo(end);
+    return this.receiveReference(start, end, false, 0, now);
   }
 
   /**
@@ -143,6 +149,8 @@ export class Stack implements FlowStack {
     const packet = this.#packet;
     const drop = parseIp(this.slab, start, end, packet);
     if (drop !== Drop.none) return this.#drop(drop);
+    // RFC 8200 §5: IPv6 needs links that take 1280 bytes; below that our segments would not fit.
+    if (packet.version === 6 && this.#output.mtu < IPV6_MIN_MTU) return this.#drop(Drop.ipVersion);
     packet.checksumTrusted = checksumTrusted;
     packet.segmentSize = segmentSize;
     switch (packet.protocol) {
@@ -280,7 +288,6 @@ export class Stack implements FlowStack {
       }
     }
     dirty.length = kept;
-    this.#packetsOut += this.queue.count;
     return this.queue.count;
   }
 
@@ -302,7 +309,7 @@ export class Stack implements FlowStack {
   }
 
   /**
-   * Sends a datagram to a client, from `length` bytes at slab `offset`.
+   * Sends a datagram to a client, from `length` bytes at slab `offset`. After `close()` it is dropped.
    * @param words address words; four from `local` on are the source the client sees, four from `remote` on the client
    */
   sendDatagram(
@@ -314,6 +321,10 @@ export class Stack implements FlowStack {
     offset: number,
     length: number,
   ): DatagramResult {
+    if (this.#closed) {
+      this.#drop(Drop.closed);
+      return DatagramResult.sent;
+    }
     const result = sendDatagram(this.#output, words, local, localPort, remote, remotePort, offset, length);
     if (result === DatagramResult.tooBig) this.#drop(Drop.udpLength);
     return result;
@@ -332,6 +343,7 @@ export class Stack implements FlowStack {
     length: number,
     now: number,
   ): boolean {
+    if (this.#closed) return this.#drop(Drop.closed);
     if (!this.#icmpErrors.allow(now)) return this.#drop(Drop.icmpRateLimit);
     const isIpv4 = words[local + 2] === 0xffff && words[local] === 0 && words[local + 1] === 0;
     return this.#icmpErrors.send(
@@ -375,8 +387,10 @@ export class Stack implements FlowStack {
     for (const tcb of tcp.ready) tcp.discardReceived(tcb);
     tcp.ready.length = 0;
     tcp.dirty.length = 0;
+    for (const tcb of tcp.unread) tcp.discardReceived(tcb);
     this.inbox.clear();
     this.queue.close();
+    this.#input.close();
     this.slab.trim();
   }
 
@@ -402,7 +416,7 @@ export class Stack implements FlowStack {
       flows,
       drops,
       packetsIn: this.#packetsIn,
-      packetsOut: this.#packetsOut,
+      packetsOut: this.queue.total,
       retransmits: tcp.retransmits,
       bytesBuffered: tcp.bytesBuffered,
       blocks: { total: this.slab.blocks, free: this.slab.available },

@@ -1,4 +1,4 @@
-import type { Slab } from "./slab.ts";
+import { BLOCK_SHIFT, type Slab } from "./slab.ts";
 
 /** No chunk: the end of a list. */
 export const NIL = 0;
@@ -97,8 +97,17 @@ export class ChunkPool {
     this.#nodes[at + SEQ] = ((this.#nodes[at + SEQ] as number) + count) | 0;
   }
 
-  setLength(node: number, length: number): void {
-    this.#nodes[node * STRIDE + LENGTH] = length;
+  /**
+   * Lengthens a node by `length` bytes at `offset` when they stand right behind its run, in the same block.
+   * @returns false when they stand elsewhere
+   */
+  extend(node: number, offset: number, length: number): boolean {
+    const at = node * STRIDE;
+    const start = this.#nodes[at + OFFSET] as number;
+    const held = this.#nodes[at + LENGTH] as number;
+    if (start + held !== offset || start >> BLOCK_SHIFT !== offset >> BLOCK_SHIFT) return false;
+    this.#nodes[at + LENGTH] = held + length;
+    return true;
   }
 
   /**

@@ -13,6 +13,8 @@ export const BLOCK_BYTES: number = 1 << BLOCK_SHIFT;
 export const DEFAULT_SLAB_BYTES: number = 256 << 20;
 /** With fewer free blocks than this, nothing new may be kept (see `scarce`). */
 const SCARCE_BLOCKS = 8;
+/** What a flow may hold when free memory begins to be short, bytes (see `fairShare`). */
+const SHORT_SHARE = 16 * 1024;
 
 /** Views on one `ArrayBuffer`, as the wire formats read and write it. */
 export interface Memory {
@@ -34,6 +36,7 @@ export class Slab implements Memory {
   readonly #free: Int32Array;
   #freeCount: number;
   readonly #scarceBelow: number;
+  readonly #shortBelow: number;
   /** The block that small copies are packed into, -1 when there is none, and where the next one goes. */
   #store = -1;
   #storeAt = 0;
@@ -52,7 +55,8 @@ export class Slab implements Memory {
     this.#counts = new Int32Array(blocks);
     this.#free = new Int32Array(blocks);
     this.#freeCount = blocks;
-    this.#scarceBelow = Math.min(SCARCE_BLOCKS, blocks >> 2);
+    this.#scarceBelow = Math.max(1, Math.min(SCARCE_BLOCKS, blocks >> 5));
+    this.#shortBelow = blocks >> 2;
     for (let i = 0; i < blocks; i++) this.#free[i] = blocks - 1 - i;
   }
 
@@ -66,12 +70,21 @@ export class Slab implements Memory {
     return this.#freeCount < this.#scarceBelow;
   }
 
+  /** Whether three quarters are in use: then a flow that holds its `fairShare` must not keep more. */
+  get short(): boolean {
+    return this.#freeCount < this.#shortBelow;
+  }
+
   /**
-   * How much one flow may hold now, bytes: an eighth of what is free. While memory is plentiful this is more than any
-   * buffer; as it fills, everybody's share shrinks, so that flows that wait never take all of it from those that move.
+   * How much one flow may hold now, bytes: `SHORT_SHARE` and an eighth of what is free beyond the last quarter. While
+   * memory is plentiful this is more than any buffer; as it fills, everybody's share shrinks. The last quarter is for
+   * flows that move: of it the share falls with the square of what is left, so that flows that wait, be they many
+   * hundreds, never take all of it.
    */
   get fairShare(): number {
-    return this.#freeCount * (BLOCK_BYTES / 8);
+    const spare = this.#freeCount - this.#shortBelow;
+    if (spare >= 0) return SHORT_SHARE + spare * (BLOCK_BYTES / 8);
+    return Math.floor(SHORT_SHARE * (this.#freeCount / this.#shortBelow) ** 2);
   }
 
   /** Takes a free block and returns the offset of its first byte, with a count of one; -1 when none is free. */
@@ -107,6 +120,23 @@ export class Slab implements Memory {
    * pin 256 KiB. The caller owns one reference to the result. Returns -1 when no block is free.
    */
   copyOut(offset: number, length: number): number {
+    const at = this.#reserveInStore(length);
+    if (at >= 0) this.bytes.copyWithin(at, offset, offset + length);
+    return at;
+  }
+
+  /**
+   * Copies bytes from outside into the block for small copies. The caller owns one reference to the result. Returns -1
+   * when no block is free.
+   */
+  copyIn(source: Uint8Array): number {
+    const at = this.#reserveInStore(source.length);
+    if (at >= 0) this.bytes.set(source, at);
+    return at;
+  }
+
+  /** Finds `length` bytes in the block for small copies, and retains it. */
+  #reserveInStore(length: number): number {
     if (this.#store < 0 || this.#storeAt + length > this.#store + BLOCK_BYTES) {
       const block = this.take();
       if (block < 0) return -1;
@@ -117,7 +147,6 @@ export class Slab implements Memory {
       this.#storeAt = this.#store;
     }
     const at = this.#storeAt;
-    this.bytes.copyWithin(at, offset, offset + length);
     this.#storeAt = at + length;
     this.retain(at);
     return at;

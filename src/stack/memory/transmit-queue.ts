@@ -27,6 +27,8 @@ export class TransmitQueue {
   #pieces = 0;
   /** Packets in the queue. */
   count = 0;
+  /** Packets that were ever put into the queue. */
+  total = 0;
   /** Index into `slab.words` of each packet's piece count. */
   readonly descriptor: Int32Array = new Int32Array(QUEUE_PACKETS);
   /** Payload bytes per segment when the packet is a super-packet; else 0. */
@@ -109,6 +111,7 @@ export class TransmitQueue {
     words[this.#pieceCountAt + 2] = headerBytes;
     this.#headerAt = (this.#headerAt + HEADROOM + headerBytes + 3) & ~3;
     const i = this.count++;
+    this.total++;
     this.descriptor[i] = this.#pieceCountAt;
     this.headerLength[i] = headerLength;
     this.segmentSize[i] = segmentSize;

@@ -20,6 +20,8 @@ import { Timer } from "./timer-table.ts";
 
 /** RFC 5681 §3.2: duplicate ACKs that start fast retransmit. */
 const DUP_ACK_THRESHOLD = 3;
+/** RFC 6298 §5.7: the RTO for data, ms, when the SYN-ACK had to be sent again and there is no sample. */
+const RTO_AFTER_LOST_SYN_ACK_MS = 3000;
 
 export const AckResult = {
   ok: 0,
@@ -34,9 +36,10 @@ export type AckResult = (typeof AckResult)[keyof typeof AckResult];
 export function enterEstablished(ctx: TcpContext, tcb: Tcb, seg: TcpSegment): void {
   ctx.setState(tcb, Event.ackOfSyn);
   ctx.congestion.start(tcb, ctx.settings.initialCwnd);
-  // RFC 6298 §5.7 and Karn: the handshake is a sample when the SYN-ACK went out once.
+  // The handshake is a sample when the SYN-ACK went out once (Karn); RFC 6298 §5.7 when its timer fired.
   if (tcb.timestamps && seg.hasTimestamps) sampleTimestamp(ctx, tcb, seg);
-  else if (tcb.retries === 0 && tcb.rttAt !== NO_TIME) takeRttSample(ctx, tcb, ctx.now - tcb.rttAt);
+  else if (tcb.rttAt !== NO_TIME) takeRttSample(ctx, tcb, ctx.now - tcb.rttAt);
+  else if (tcb.retries > 0) tcb.rto = Math.min(ctx.settings.maxRtoMs, Math.max(tcb.rto, RTO_AFTER_LOST_SYN_ACK_MS));
   cancelRttTiming(tcb);
   tcb.retries = 0;
   tcb.sndUna = seqAdd(tcb.iss, 1);

@@ -14,7 +14,6 @@
 import type { Endpoint, IpBytes } from "../flow/address.ts";
 import { type FlowErrorCode, Ready, type RejectReason, type TcpFlow } from "../flow/flow.ts";
 import { NIL } from "../memory/chunks.ts";
-import { BLOCK_BYTES } from "../memory/slab.ts";
 import { Unreachable } from "../wire/icmp.ts";
 import { isMapped, Protocol } from "../wire/ip.ts";
 import { ACK_FLAG, RST } from "../wire/tcp.ts";
@@ -22,7 +21,7 @@ import { KEY_REMOTE, KEY_WORDS, type TcpContext } from "./context.ts";
 import { sendResetOf } from "./reset.ts";
 import { appendToSendQueue, sendLimit } from "./send-queue.ts";
 import { seqAdd, seqDiff } from "./seq.ts";
-import { Event, isSynchronized, STATE_NAMES, State, type StateName } from "./state.ts";
+import { Event, STATE_NAMES, State, type StateName } from "./state.ts";
 import type { Tcb } from "./tcb.ts";
 import { Timer } from "./timer-table.ts";
 import { windowUpdateIsDue } from "./window.ts";
@@ -116,7 +115,7 @@ export class TcpConnection implements TcpFlow {
     const ctx = this.#ctx;
     const tcb = this.#tcb;
     if (tcb.slot < 0 || tcb.state !== State.listen) return;
-    const iss = ctx.isn(tcb.slot);
+    const iss = ctx.isn(tcb.slot, tcb.iss);
     tcb.iss = iss;
     tcb.sndUna = iss;
     tcb.sndNxt = seqAdd(iss, 1);
@@ -130,13 +129,14 @@ export class TcpConnection implements TcpFlow {
 
   /**
    * Refuses the flow before it is accepted: with a reset, an ICMP error, or silence. When the rate limit of ICMP errors
-   * is used up, a reset is sent instead. The object is done with afterwards.
+   * is used up, a reset is sent instead. The object is done with afterwards. No effect on a flow that was accepted.
    */
   reject(reason: RejectReason): void {
     const ctx = this.#ctx;
     const tcb = this.#tcb;
+    if (tcb.slot >= 0 && tcb.state !== State.listen) return;
     tcb.released = true;
-    if (tcb.slot < 0 || tcb.state !== State.listen) return;
+    if (tcb.slot < 0) return;
     if (reason !== "drop" && !(reason !== "rst" && this.#sendUnreachable(UNREACHABLE[reason]))) {
       sendResetOf(ctx, tcb, 0, tcb.rcvNxt, RST | ACK_FLAG);
     }
@@ -233,6 +233,7 @@ export class TcpConnection implements TcpFlow {
     if (tcb.rcvHead === NIL) tcb.rcvTail = NIL;
     tcb.rcvQueued -= count;
     ctx.bytesBuffered -= count;
+    if (tcb.slot < 0 && tcb.rcvQueued === 0) ctx.unread.delete(tcb);
     if (tcb.slot >= 0 && !tcb.finReceived && windowUpdateIsDue(ctx, tcb)) ctx.markDirty(tcb);
   }
 
@@ -259,20 +260,22 @@ export class TcpConnection implements TcpFlow {
   }
 
   /**
-   * Queues a copy of `bytes` and returns how many were taken: as many as the send buffer and the slab have room for.
+   * Queues a copy of `bytes` and returns how many were taken: as many as the send buffer and the slab have room for,
+   * none when the flow is gone.
    * @throws Error after `end()`
    */
   write(bytes: Uint8Array): number {
+    if (this.#tcb.finQueued) throw new Error("write() after end()");
+    if (this.#tcb.slot < 0) return 0;
     const { slab } = this.#ctx;
     const want = Math.min(bytes.length, this.sendSpace);
     let taken = 0;
     while (taken < want) {
-      const block = slab.scarce ? -1 : slab.take();
-      if (block < 0) break;
-      const run = Math.min(BLOCK_BYTES, want - taken);
-      slab.bytes.set(bytes.subarray(taken, taken + run), block);
-      this.writeReference(block, run);
-      slab.release(block);
+      const run = Math.min(COPY_BYTES, want - taken);
+      const copy = slab.scarce ? -1 : slab.copyIn(bytes.subarray(taken, taken + run));
+      if (copy < 0) break;
+      this.writeReference(copy, run);
+      slab.release(copy);
       taken += run;
     }
     if (taken < bytes.length) this.#tcb.wantsWritable = true;
@@ -309,7 +312,7 @@ export class TcpConnection implements TcpFlow {
     const tcb = this.#tcb;
     if (tcb.released) return;
     const lost = tcb.rcvQueued > 0;
-    if (lost || !isSynchronized(tcb.state)) {
+    if (lost || tcb.state === State.listen) {
       this.abort();
       return;
     }
@@ -358,6 +361,8 @@ export class TcpConnection implements TcpFlow {
 
 /** Runs up to this length are copied together when they have to wait. */
 const COMPACT_LIMIT = 4096;
+/** Most bytes that `write` copies in one piece: what the end of a block may be wasted by. */
+const COPY_BYTES = 16 * 1024;
 
 /** The address in four big-endian words, 4 bytes when it is in mapped form. */
 export function addressBytes(words: Int32Array, at: number): IpBytes {

@@ -13,6 +13,7 @@ import type { Congestion } from "./congestion.ts";
 import { IsnGenerator } from "./isn.ts";
 import { newReno } from "./new-reno.ts";
 import { type FlowTuple, type TcpOptions, type TcpSettings, tcpSettings } from "./options.ts";
+import { seqAdd, seqLt } from "./seq.ts";
 import { type Event, nextState, State } from "./state.ts";
 import type { Tcb } from "./tcb.ts";
 import { TimeWaitTable } from "./time-wait.ts";
@@ -22,6 +23,8 @@ import { TimerTable } from "./timer-table.ts";
 export const KEY_WORDS = 9;
 /** Offset of the remote address in a key. */
 export const KEY_REMOTE = 4;
+/** How far the ISN of a connection lies behind the last number of the one before: more than its old segments reach. */
+const ISN_STEP = 0x20000;
 
 /** @internal */
 export class TcpContext {
@@ -46,6 +49,8 @@ export class TcpContext {
   readonly dirty: Tcb[] = [];
   /** Flows whose owner has something to learn. */
   readonly ready: Tcb[] = [];
+  /** Flows that are over but have bytes which their owner may still read. */
+  readonly unread: Set<Tcb> = new Set();
   /** Flows between SYN and the end of the handshake. */
   halfOpen = 0;
   /** Dropped packets by reason. */
@@ -86,11 +91,16 @@ export class TcpContext {
     return slot * KEY_WORDS;
   }
 
-  isn(slot: number): number {
+  /**
+   * The initial sequence number of the flow in `slot`.
+   * @param beyond SND.NXT of a connection of the same ends that was in TIME-WAIT (RFC 9293 §3.6.1, MAY-2), or 0
+   */
+  isn(slot: number, beyond: number): number {
     const at = this.keyAt(slot);
     const keys = this.table.keys;
     if (this.#isnOption !== null) return this.#isnOption({ words: keys.slice(at, at + KEY_WORDS) }) | 0;
-    return this.#isn.isn(keys, at, at + KEY_WORDS, this.now);
+    const isn = this.#isn.isn(keys, at, at + KEY_WORDS, this.now);
+    return beyond === 0 || seqLt(beyond, isn) ? isn : seqAdd(beyond, ISN_STEP);
   }
 
   timestampOffset(slot: number): number {
@@ -190,10 +200,12 @@ export class TcpContext {
     tcb.oooCount = 0;
     tcb.oooBytes = 0;
     if (tcb.released) this.discardReceived(tcb);
+    else if (tcb.rcvQueued > 0) this.unread.add(tcb);
   }
 
   /** Frees what was received and not read. */
   discardReceived(tcb: Tcb): void {
+    this.unread.delete(tcb);
     this.bytesBuffered -= tcb.rcvQueued;
     this.chunks.removeAll(tcb.rcvHead);
     tcb.rcvHead = NIL;

@@ -96,6 +96,10 @@ export function segmentBeforeAccept(ctx: TcpContext, tcb: Tcb, packet: IpPacket,
     return;
   }
   if ((seg.flags & (SYN | ACK_FLAG)) === SYN) {
+    if ((seg.flags & FIN) !== 0) {
+      ctx.drop(Drop.tcpFlags);
+      return;
+    }
     if (seg.seq === tcb.irs) return;
     // A new SYN on the same ports: the client gave the first one up. Its owner hears of the end, then of a new flow.
     ctx.detach(tcb, "FLOW_RESET");
@@ -114,13 +118,21 @@ export function segmentInTimeWait(ctx: TcpContext, slot: number, packet: IpPacke
     ctx.drop(Drop.tcpUnacceptable);
     return;
   }
-  if ((seg.flags & (SYN | ACK_FLAG)) === SYN && isNewer(ctx, slot, seg)) {
-    // RFC 6191 §2, RFC 9293 §3.6.1 MAY-2: a SYN that cannot be an old copy starts a new connection.
+  if ((seg.flags & (SYN | ACK_FLAG | FIN)) === SYN && isNewer(ctx, slot, seg)) {
+    // RFC 6191 §2, RFC 9293 §3.6.1 MAY-2: a SYN that cannot be an old copy starts a new connection, with an ISN beyond
+    // what the old one used.
+    const sndNxt = timeWait.sndNxt(slot);
     ctx.endTimeWait(slot);
     segmentWithoutFlow(ctx, packet, seg);
+    const tcb = ctx.tcbs[ctx.table.find(ctx.key)];
+    if (tcb !== null && tcb !== undefined) tcb.iss = sndNxt;
     return;
   }
   if ((seg.flags & FIN) !== 0) timeWait.restart(slot, ctx.now + ctx.settings.timeWaitMs);
+  if (seg.len === 0) {
+    // An acceptable ACK without text wants no answer; others get a few only, lest two ends answer each other for ever.
+    if (seg.seq === timeWait.rcvNxt(slot) || !timeWait.takeAnswer(slot)) return;
+  }
   sendTimeWaitAck(ctx, slot, packet, seg);
 }
 

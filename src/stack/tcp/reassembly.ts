@@ -12,9 +12,9 @@ const COPY_LIMIT = 1024;
 
 /**
  * Keeps `length` bytes at slab `offset` that start at sequence number `seq`, beyond RCV.NXT. Where they overlap what is
- * held already, the bytes that came first stay. Returns whether anything was kept.
+ * held already, the bytes that came first stay.
  */
-export function insertOutOfOrder(ctx: TcpContext, tcb: Tcb, seq: number, offset: number, length: number): boolean {
+export function insertOutOfOrder(ctx: TcpContext, tcb: Tcb, seq: number, offset: number, length: number): void {
   const { chunks } = ctx;
   let previous: number = NIL;
   let node = tcb.oooHead;
@@ -29,17 +29,15 @@ export function insertOutOfOrder(ctx: TcpContext, tcb: Tcb, seq: number, offset:
   let from = seq;
   let at = offset;
   let left = length;
-  let kept = false;
   while (left > 0) {
     const gap = node === NIL ? left : seqDiff(chunks.seq(node), from);
     if (gap > 0) {
       const run = Math.min(gap, left);
       if (tcb.oooCount >= MAX_RUNS) {
         ctx.drop(Drop.tcpMemory);
-        return kept;
+        return;
       }
       previous = link(ctx, tcb, previous, node, from, at, run);
-      kept = true;
       from = seqAdd(from, run);
       at += run;
       left -= run;
@@ -53,7 +51,6 @@ export function insertOutOfOrder(ctx: TcpContext, tcb: Tcb, seq: number, offset:
     previous = node;
     node = chunks.next(node);
   }
-  return kept;
 }
 
 function link(
@@ -112,6 +109,7 @@ export function appendReceived(ctx: TcpContext, tcb: Tcb, node: number): void {
   tcb.rcvTail = node;
 }
 
-function endOf(ctx: TcpContext, node: number): number {
+/** Sequence number behind the run of a node. */
+export function endOf(ctx: TcpContext, node: number): number {
   return seqAdd(ctx.chunks.seq(node), ctx.chunks.length(node));
 }

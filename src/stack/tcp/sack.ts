@@ -60,6 +60,16 @@ export function noteOutOfOrder(ctx: TcpContext, tcb: Tcb, seq: number): void {
   tcb.sackCount = count + 1;
 }
 
+/** Forgets the blocks that have come into sequence: reporting another one twice would look like a D-SACK (RFC 2883). */
+export function forgetDelivered(tcb: Tcb): void {
+  let count = 0;
+  for (let i = 0; i < tcb.sackCount; i++) {
+    const seq = recent(tcb, i);
+    if (seqLt(tcb.rcvNxt, seq)) setRecent(tcb, count++, seq);
+  }
+  tcb.sackCount = count;
+}
+
 /** Length of the SACK option that `emitSack` would write with `room` bytes of option space; 0 for none. */
 export function sackOptionLength(tcb: Tcb, room: number): number {
   if (tcb.oooHead === NIL || tcb.sackCount === 0) return 0;
@@ -68,15 +78,14 @@ export function sackOptionLength(tcb: Tcb, room: number): number {
 }
 
 /**
- * Writes the SACK option of `length` bytes at `at`. A block whose sequence number is not held any more is replaced by
- * the newest one: repeating a block is allowed, leaving a hole is not.
+ * Writes the SACK option of `length` bytes at `at`.
  */
 export function emitSack(ctx: TcpContext, tcb: Tcb, at: number, length: number): number {
   const { view } = ctx.slab;
   const blocks = (length - 4) >> 3;
   let edge = emitSackOption(ctx.slab, at, blocks);
   for (let i = 0; i < blocks; i++) {
-    if (!findBlock(ctx, tcb, recent(tcb, i))) findBlock(ctx, tcb, ctx.chunks.seq(tcb.oooHead));
+    findBlock(ctx, tcb, recent(tcb, i));
     view.setInt32(edge, block.left);
     view.setInt32(edge + 4, block.right);
     edge += 8;

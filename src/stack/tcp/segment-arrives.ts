@@ -6,9 +6,9 @@ import { Drop } from "../wire/drop.ts";
 import { ACK_FLAG, FIN, RST, SYN, type TcpSegment } from "../wire/tcp.ts";
 import { AckResult, acknowledge, enterEstablished, enterTimeWait } from "./acknowledge.ts";
 import type { TcpContext } from "./context.ts";
-import { appendReceived, deliverInOrder, insertOutOfOrder } from "./reassembly.ts";
+import { appendReceived, deliverInOrder, endOf, insertOutOfOrder } from "./reassembly.ts";
 import { sendResetOf } from "./reset.ts";
-import { noteOutOfOrder } from "./sack.ts";
+import { forgetDelivered, noteOutOfOrder } from "./sack.ts";
 import { seqAdd, seqDiff, seqLeq, seqLt } from "./seq.ts";
 import { canReceive, Event, State } from "./state.ts";
 import type { Tcb } from "./tcb.ts";
@@ -31,14 +31,14 @@ export function segmentArrives(ctx: TcpContext, tcb: Tcb, seg: TcpSegment, segme
   }
   if (failsPaws(ctx, tcb, seg)) {
     ctx.drop(Drop.tcpUnacceptable);
-    ackNow(ctx, tcb);
+    answerUnacceptable(ctx, tcb, seg);
     return;
   }
   // First: check the sequence number.
   const acceptable = isAcceptable(tcb, seg);
   if (!acceptable && !isAtClosedWindow(tcb, seg)) {
     ctx.drop(Drop.tcpUnacceptable);
-    if ((seg.flags & RST) === 0) ackNow(ctx, tcb);
+    if ((seg.flags & RST) === 0) answerUnacceptable(ctx, tcb, seg);
     return;
   }
   updateTsRecent(ctx, tcb, seg);
@@ -157,12 +157,21 @@ function challenge(ctx: TcpContext, tcb: Tcb): void {
   ackNow(ctx, tcb);
 }
 
+/**
+ * The acknowledgment that an unacceptable segment is due. Without text it may be the answer to one of ours, from an end
+ * that disagrees on the numbers: those answers are limited, or both would go on for ever.
+ */
+function answerUnacceptable(ctx: TcpContext, tcb: Tcb, seg: TcpSegment): void {
+  if (seg.dataLen > 0) ackNow(ctx, tcb);
+  else challenge(ctx, tcb);
+}
+
 /** Seventh step: keep what is new and in the window. */
 function processText(ctx: TcpContext, tcb: Tcb, seg: TcpSegment, segments: number): void {
   if (!canReceive(tcb.state)) return;
   if (tcb.released) {
     // RFC 1122 §4.2.2.13, RFC 9293 §3.10.4: nobody will read this; tell the peer that data was lost.
-    sendResetOf(ctx, tcb, tcb.sndNxt, 0, RST);
+    sendResetOf(ctx, tcb, tcb.sndMax, tcb.rcvNxt, RST | ACK_FLAG);
     ctx.detach(tcb, "FLOW_ABORTED");
     return;
   }
@@ -190,9 +199,13 @@ function processText(ctx: TcpContext, tcb: Tcb, seg: TcpSegment, segments: numbe
     seg.flags &= ~FIN;
     if (length <= 0) return;
   }
+  // Nothing follows a FIN, in order or out of it.
+  if (tcb.oooFinKnown && seqLt(tcb.oooFin, seqAdd(seq, length))) length = Math.max(0, seqDiff(tcb.oooFin, seq));
   if (seq !== tcb.rcvNxt) {
-    if (tcb.oooFinKnown && seqLt(tcb.oooFin, seqAdd(seq, length))) length = seqDiff(tcb.oooFin, seq);
-    if (length > 0 && insertOutOfOrder(ctx, tcb, seq, offset, length)) noteOutOfOrder(ctx, tcb, seq);
+    if (length > 0) {
+      insertOutOfOrder(ctx, tcb, seq, offset, length);
+      noteOutOfOrder(ctx, tcb, seq);
+    }
     // RFC 5681 §4.2: a gap is told at once, by a duplicate ACK.
     ackNow(ctx, tcb);
     return;
@@ -204,7 +217,7 @@ function processText(ctx: TcpContext, tcb: Tcb, seg: TcpSegment, segments: numbe
   ctx.markReady(tcb, Ready.readable);
   if (tcb.oooHead !== NIL) {
     deliverInOrder(ctx, tcb);
-    if (tcb.oooHead === NIL) tcb.sackCount = 0;
+    forgetDelivered(tcb);
     ackNow(ctx, tcb); // RFC 5681 §4.2: and so is its end.
   } else {
     delayAck(ctx, tcb, segments);
@@ -236,8 +249,11 @@ function processFin(ctx: TcpContext, tcb: Tcb, seg: TcpSegment): void {
     return;
   }
   if (seqLt(tcb.rcvNxt, finSeq)) {
-    tcb.oooFin = finSeq;
-    tcb.oooFinKnown = true;
+    // Bytes held beyond it contradict it: they came first, so they stay.
+    if (tcb.oooTail === NIL || seqLeq(endOf(ctx, tcb.oooTail), finSeq)) {
+      tcb.oooFin = finSeq;
+      tcb.oooFinKnown = true;
+    }
     ackNow(ctx, tcb);
   }
 }

@@ -4,23 +4,27 @@ import { MAX_PAYLOAD_REFS, type TransmitQueue } from "../memory/transmit-queue.t
 import type { TcpContext } from "./context.ts";
 import type { Tcb } from "./tcb.ts";
 
-/** However short memory is, a flow may have this much in its queue. */
-const MIN_SEND_LIMIT = 16 * 1024;
-
 /** Bytes a flow's send queue may hold now: the send buffer, or its share when memory is short. */
 export function sendLimit(ctx: TcpContext): number {
-  return Math.min(ctx.settings.sendBuffer, Math.max(MIN_SEND_LIMIT, ctx.slab.fairShare));
+  return Math.min(ctx.settings.sendBuffer, ctx.slab.fairShare);
 }
 
 /** Appends `length` bytes at slab `offset` to the queue; their block is retained. */
 export function appendToSendQueue(ctx: TcpContext, tcb: Tcb, offset: number, length: number): void {
-  const node = ctx.chunks.add(offset, length, 0);
-  if (tcb.sndTail === NIL) tcb.sndHead = node;
-  else ctx.chunks.setNext(tcb.sndTail, node);
-  tcb.sndTail = node;
+  const { chunks } = ctx;
+  let at = 0;
+  // Small writes stand one behind the other in their block: one node serves them all.
+  if (tcb.sndTail !== NIL && chunks.extend(tcb.sndTail, offset, length)) {
+    at = chunks.length(tcb.sndTail) - length;
+  } else {
+    const node = chunks.add(offset, length, 0);
+    if (tcb.sndTail === NIL) tcb.sndHead = node;
+    else chunks.setNext(tcb.sndTail, node);
+    tcb.sndTail = node;
+  }
   if (tcb.sndCursor === NIL) {
-    tcb.sndCursor = node;
-    tcb.sndCursorAt = 0;
+    tcb.sndCursor = tcb.sndTail;
+    tcb.sndCursorAt = at;
   }
   tcb.sndQueued += length;
   ctx.bytesBuffered += length;

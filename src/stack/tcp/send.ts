@@ -57,6 +57,12 @@ export function sendPending(ctx: TcpContext, tcb: Tcb): boolean {
     sendSynAck(ctx, tcb);
     return true;
   }
+  if (tcb.ackNow && (!isSynchronized(tcb.state) || tcb.oooHead !== NIL)) {
+    // A challenge during the handshake; or the duplicate ACK for a gap, which counts at the peer only without data
+    // (RFC 5681 §2) and has the room for SACK blocks.
+    if (!queue.hasRoom()) return false;
+    sendAck(ctx, tcb);
+  }
   if (!isSynchronized(tcb.state)) return true;
   if (tcb.retransmitNow) {
     if (!queue.hasRoom()) return false;
@@ -106,13 +112,14 @@ function sendableData(ctx: TcpContext, tcb: Tcb): number {
     const headers = ctx.output.headerLength(tcb.isIpv4) + TCP_HEADER_LEN + MAX_OPTIONS;
     const most = ctx.output.offload.tso ? Math.floor((MAX_PACKET_BYTES - headers) / payload) * payload : payload;
     if (length > most) length = most;
-    else if (length < unsent) length -= length % payload;
+    else if (length < unsent || (ctx.settings.nagle && !tcb.finQueued)) length -= length % payload;
     return gatherable(ctx, tcb.sndCursor, tcb.sndCursorAt, length);
   }
   // Sender's silly window avoidance (RFC 9293 §3.8.6.2.1) and Nagle (§3.7.4).
   if (length === unsent) {
     if (ctx.settings.nagle && flightSize > 0 && !tcb.finQueued) return 0;
-  } else if (length < tcb.maxSndWnd >>> 1 || flightSize > 0) {
+  } else if (flightSize > 0 || (length < tcb.maxSndWnd >>> 1 && tcb.sndNxt === tcb.sndMax)) {
+    // What is sent again goes out whatever the window takes: the peer may have shrunk it (MUST-34).
     return 0;
   }
   return gatherable(ctx, tcb.sndCursor, tcb.sndCursorAt, length);
@@ -225,7 +232,9 @@ function sendSynAck(ctx: TcpContext, tcb: Tcb): void {
   output.writeHeader(at, tcb.isIpv4, Protocol.tcp, headerLen, ctx.table.keys, key, key + KEY_REMOTE);
   output.finish(at, l4, end, headerLen, 0, 0, Protocol.tcp, TCP_CHECKSUM, tcb.addressSum);
   noteAckSent(ctx, tcb);
-  if (tcb.retries === 0) tcb.rttAt = ctx.now;
+  // Karn (RFC 6298 §3): no sample when it was sent before, by the timer or for a copy of the SYN.
+  if (tcb.retries === 0 && ctx.timers.at(tcb.slot, Timer.retransmit) === NEVER) tcb.rttAt = ctx.now;
+  else tcb.rttAt = NO_TIME;
   startRetransmitTimer(ctx, tcb);
 }
 

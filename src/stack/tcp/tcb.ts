@@ -36,6 +36,7 @@ export class Tcb {
   connection: TcpConnection | null = null;
 
   // Send sequence space, RFC 9293 §3.3.1.
+  /** Before `accept()`: what ISS must lie beyond, since the same ends had a connection before; 0 for nothing. */
   iss = 0;
   sndUna = 0;
   sndNxt = 0;

@@ -16,6 +16,10 @@ const NEXT = 6;
 const PREVIOUS = 7;
 const HAS_TIMESTAMPS = 1;
 const PRESENT = 2;
+/** One answer to a segment without text; the count stands above the flags. */
+const ANSWER = 4;
+/** Most answers to segments without text in one TIME-WAIT. */
+const MAX_ANSWERS = 32;
 
 export class TimeWaitTable {
   #words: Int32Array = new Int32Array(0);
@@ -66,6 +70,15 @@ export class TimeWaitTable {
   restart(slot: number, expiry: number): void {
     this.#unlink(slot);
     this.#append(slot, expiry);
+  }
+
+  /** Counts an answer to a segment without text; false when there were too many. */
+  takeAnswer(slot: number): boolean {
+    const at = slot * WORDS + FLAGS;
+    const flags = this.#words[at] as number;
+    if (flags >= MAX_ANSWERS * ANSWER) return false;
+    this.#words[at] = flags + ANSWER;
+    return true;
   }
 
   remove(slot: number): void {

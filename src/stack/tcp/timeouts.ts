@@ -61,8 +61,9 @@ function onRetransmitTimer(ctx: TcpContext, tcb: Tcb): void {
     ctx.markDirty(tcb);
     return;
   }
-  // RFC 9293 §3.8.3, R2.
-  if (tcb.retries >= dataRetries) {
+  // RFC 9293 §3.8.3, R2; for a FIN before a closed window only silence counts (MUST-37).
+  const tries = tcb.sndWnd === 0 ? tcb.unanswered++ : tcb.retries;
+  if (tries >= dataRetries) {
     ctx.detach(tcb, "FLOW_TIMEOUT");
     return;
   }

@@ -12,23 +12,40 @@ const MIN_SHARE = 65_535;
  */
 function rightEdge(ctx: TcpContext, tcb: Tcb): number {
   const growth = possibleGrowth(ctx, tcb);
-  return growth >= worthwhile(ctx, tcb) ? seqAdd(tcb.rcvAdv, growth) : tcb.rcvAdv;
+  if (growth >= worthwhile(ctx, tcb)) return seqAdd(tcb.rcvAdv, growth);
+  // A window that the field limits is large anyway and follows RCV.NXT.
+  const isLimitedByField = growth > 0 && seqDiff(tcb.rcvAdv, tcb.rcvNxt) + growth === fieldLimit(tcb);
+  return isLimitedByField ? seqAdd(tcb.rcvAdv, growth) : tcb.rcvAdv;
 }
 
 /** How many bytes the right edge could move. Nothing while memory is scarce. */
 function possibleGrowth(ctx: TcpContext, tcb: Tcb): number {
   if (ctx.slab.scarce || tcb.released) return 0;
-  const free = Math.min(largestWindow(ctx, tcb), Math.max(MIN_SHARE, ctx.slab.fairShare)) - tcb.rcvQueued;
-  return free - seqDiff(tcb.rcvAdv, tcb.rcvNxt);
+  const free = Math.min(ctx.settings.recvBuffer, Math.max(MIN_SHARE, ctx.slab.fairShare)) - tcb.rcvQueued;
+  return Math.min(free, fieldLimit(tcb)) - seqDiff(tcb.rcvAdv, tcb.rcvNxt);
+}
+
+/** The largest window that the field can tell. */
+function fieldLimit(tcb: Tcb): number {
+  return 65_535 << tcb.rcvShift;
 }
 
 /** The receive buffer, as far as the window field can tell of it. */
 function largestWindow(ctx: TcpContext, tcb: Tcb): number {
-  return Math.min(ctx.settings.recvBuffer, 65_535 << tcb.rcvShift);
+  return Math.min(ctx.settings.recvBuffer, fieldLimit(tcb));
 }
 
 function worthwhile(ctx: TcpContext, tcb: Tcb): number {
-  return Math.min(tcb.smss, ctx.settings.recvBuffer >>> 1);
+  return Math.max(1, Math.min(tcb.smss, ctx.settings.recvBuffer >>> 1));
+}
+
+/**
+ * Whether `window` may be offered because of rounding, although the buffer has no room for all of it. Each segment that
+ * is no multiple of the unit adds up to a unit; without a bound tiny ones would never close the window.
+ */
+function isWithinSlack(ctx: TcpContext, tcb: Tcb, window: number): boolean {
+  const { recvBuffer } = ctx.settings;
+  return tcb.rcvQueued + window <= recvBuffer + Math.max(1 << tcb.rcvShift, recvBuffer >>> 3);
 }
 
 /**
@@ -40,9 +57,9 @@ export function advertiseWindow(ctx: TcpContext, tcb: Tcb, scaled: boolean): num
   const window = Math.max(0, seqDiff(edge, tcb.rcvNxt));
   const shift = scaled ? tcb.rcvShift : 0;
   let field = Math.min(65535, window >>> shift);
-  // RFC 7323 §2.4: rounding down must not take back what was offered, so round up instead.
+  // RFC 7323 §2.4: rounding down would take back what was offered, so round up instead, while that stays bounded.
   const offered = seqDiff(tcb.rcvAdv, tcb.rcvNxt);
-  if (field < 65535 && field << shift < offered) field++;
+  if (field < 65535 && field << shift < offered && isWithinSlack(ctx, tcb, (field + 1) << shift)) field++;
   const adv = seqAdd(tcb.rcvNxt, field << shift);
   if (seqDiff(adv, tcb.rcvAdv) > 0) tcb.rcvAdv = adv;
   // The window of a SYN-ACK is small because it is not scaled; the next acknowledgment mends that by itself.
@@ -55,6 +72,7 @@ export function advertiseWindow(ctx: TcpContext, tcb: Tcb, scaled: boolean): num
  * buffer and could be offered a quarter more, or when it may be stopped by what it was offered.
  */
 export function windowUpdateIsDue(ctx: TcpContext, tcb: Tcb): boolean {
+  if (tcb.finReceived) return false;
   const growth = possibleGrowth(ctx, tcb);
   if (growth < worthwhile(ctx, tcb)) return false;
   if (tcb.windowIsShort && growth >= largestWindow(ctx, tcb) >>> 2) return true;

@@ -46,9 +46,11 @@ export class DatagramInbox implements Datagrams {
     words[at + 7] = packet.destination3;
     this.remotePort[i] = remotePort;
     this.localPort[i] = localPort;
-    this.offset[i] = offset;
+    // An empty payload may stand behind the last byte of its block: then any offset in the packet does.
+    const kept = length > 0 ? offset : packet.start;
+    this.offset[i] = kept;
     this.length[i] = length;
-    this.#slab.retain(offset);
+    this.#slab.retain(kept);
     this.count = i + 1;
     return true;
   }
