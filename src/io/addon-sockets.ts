@@ -39,10 +39,10 @@ const READ_ROOM = 32 * 1024;
 /** Most bytes read from a stream at once, so that one does not starve the others. */
 const READ_MAX = BLOCK_BYTES;
 /** And when memory is short. */
-const READ_MIN = 16 * 1024;
+const READ_MIN = 4 * 1024;
 /** Streams read in one call. */
 const READ_BATCH = 256;
-/** Blocks that stay free for acknowledgments from the device when sockets read. */
+/** Blocks that stay free for acknowledgments from the device when sockets read; at most an eighth of the slab. */
 const READ_RESERVE = 24;
 const ENTRY_WORDS = 4;
 const CONNECT_WORDS = 16;
@@ -98,7 +98,7 @@ export class AddonSockets implements Sockets {
     this.#sink = sink;
     this.#options = options;
     this.words = poller.slab.words;
-    this.#input = new InputBlock(poller.slab, READ_RESERVE);
+    this.#input = new InputBlock(poller.slab, Math.min(READ_RESERVE, poller.slab.blocks >> 3));
     this.#area = poller.slab.take();
     this.#copies = poller.slab.take();
     this.#datagramArea = poller.slab.take();

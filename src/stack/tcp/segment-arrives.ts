@@ -201,6 +201,34 @@ function processText(ctx: TcpContext, tcb: Tcb, seg: TcpSegment, segments: numbe
   }
   // Nothing follows a FIN, in order or out of it.
   if (tcb.oooFinKnown && seqLt(tcb.oooFin, seqAdd(seq, length))) length = Math.max(0, seqDiff(tcb.oooFin, seq));
+  let copy = -1;
+  if (ctx.slab.short && length > 0) {
+    const room = roomInShare(ctx, tcb, seq);
+    if (length > room) {
+      // More was offered than there is memory for: the peer sends again what is cut off here.
+      ctx.drop(Drop.tcpMemory);
+      seg.flags &= ~FIN;
+      length = room;
+      if (room > 0 || seq !== tcb.rcvNxt) ackNow(ctx, tcb);
+      if (room === 0) return;
+    }
+    copy = ctx.slab.copyOut(offset, length);
+    if (copy >= 0) offset = copy;
+  }
+  keepText(ctx, tcb, seq, offset, length, segments);
+  if (copy >= 0) ctx.slab.release(copy);
+}
+
+/**
+ * How many bytes from `seq` on a flow may keep while memory is short: what is missing to its share, and nothing out of
+ * order, which would wait for the peer to fill the gap.
+ */
+function roomInShare(ctx: TcpContext, tcb: Tcb, seq: number): number {
+  return seq === tcb.rcvNxt ? Math.max(0, ctx.slab.fairShare - tcb.rcvQueued) : 0;
+}
+
+/** Keeps `length` bytes at slab `offset`, all of them new and in the window. */
+function keepText(ctx: TcpContext, tcb: Tcb, seq: number, offset: number, length: number, segments: number): void {
   if (seq !== tcb.rcvNxt) {
     if (length > 0) {
       insertOutOfOrder(ctx, tcb, seq, offset, length);

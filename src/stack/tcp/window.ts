@@ -3,9 +3,6 @@ import type { TcpContext } from "./context.ts";
 import { seqAdd, seqDiff } from "./seq.ts";
 import type { Tcb } from "./tcb.ts";
 
-/** However short memory is, a flow may have this much under way. */
-const MIN_SHARE = 65_535;
-
 /**
  * Right edge of the window that could be offered now. It never lies left of what was offered (SHLD-14), and moves only
  * by worthwhile steps (RFC 9293 §3.8.6.2.2, MUST-39).
@@ -21,7 +18,7 @@ function rightEdge(ctx: TcpContext, tcb: Tcb): number {
 /** How many bytes the right edge could move. Nothing while memory is scarce. */
 function possibleGrowth(ctx: TcpContext, tcb: Tcb): number {
   if (ctx.slab.scarce || tcb.released) return 0;
-  const free = Math.min(ctx.settings.recvBuffer, Math.max(MIN_SHARE, ctx.slab.fairShare)) - tcb.rcvQueued;
+  const free = Math.min(ctx.settings.recvBuffer, ctx.slab.fairShare) - tcb.rcvQueued;
   return Math.min(free, fieldLimit(tcb)) - seqDiff(tcb.rcvAdv, tcb.rcvNxt);
 }
 
@@ -36,7 +33,7 @@ function largestWindow(ctx: TcpContext, tcb: Tcb): number {
 }
 
 function worthwhile(ctx: TcpContext, tcb: Tcb): number {
-  return Math.max(1, Math.min(tcb.smss, ctx.settings.recvBuffer >>> 1));
+  return Math.max(1, Math.min(tcb.smss, Math.min(ctx.settings.recvBuffer, ctx.slab.fairShare) >>> 1));
 }
 
 /**
