@@ -1,6 +1,7 @@
 /** `tunrelay/proxy`: upstreams, their codecs, and the embedded proxy server. */
 
 export { ListenError, type ListenErrorCode, UpstreamError, type UpstreamErrorCode } from "./errors.ts";
+export type { NameLookup } from "./server/name-lookup.ts";
 export type { ProxyServerOptions, ProxyServerStats, ServerLogger } from "./server/options.ts";
 export { ProxyServer } from "./server/server.ts";
 export { emitPasswordAuth, socks5Associate, socks5Connect } from "./socks5.ts";

@@ -269,7 +269,10 @@ t.test("server: addresses", async (t) => {
     t.equal(isPrivateAddress(address), false, address);
   }
   t.equal(unmapAddress("::ffff:192.0.2.7"), "192.0.2.7");
+  t.equal(unmapAddress("0:0:0:0:0:FFFF:7f00:1"), "127.0.0.1");
   t.equal(unmapAddress("2001:db8::1"), "2001:db8::1");
+  t.equal(unmapAddress("fe80::1%eth0"), "fe80::1%eth0");
+  t.equal(isPrivateAddress("fe80::1%eth0"), true);
   t.strictSame(
     alternate(["a::", "b::", "1", "c::", "2"]),
     ["a::", "1", "b::", "2", "c::"],

@@ -92,17 +92,17 @@ export async function openTunnel(
   client.write(socksConnect(host, port));
   await client.read(2);
   const head = await client.read(4);
-  if (head[1] === 0) await client.read(head[3] === 4 ? 18 : 6);
+  await client.read(head[3] === 4 ? 18 : 6);
   return { client, reply: head[1] ?? -1 };
 }
 
 /** A TCP server on loopback; sockets keep half-closes and their errors are swallowed. */
-export async function listen(host: string, onSocket: (socket: net.Socket) => void): Promise<net.Server> {
+export async function listen(host: string, onSocket: (socket: net.Socket) => void, port = 0): Promise<net.Server> {
   const server = net.createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
     socket.on("error", () => {});
     onSocket(socket);
   });
-  server.listen({ host, port: 0, backlog: 4_096 });
+  server.listen({ host, port, backlog: 4_096 });
   await once(server, "listening");
   return server;
 }
@@ -126,16 +126,16 @@ export class Datagrams {
     });
   }
 
-  static async bind(host: string): Promise<Datagrams> {
+  static async bind(host: string, port = 0): Promise<Datagrams> {
     const socket = dgram.createSocket(host.includes(":") ? "udp6" : "udp4");
-    socket.bind(0, host);
+    socket.bind(port, host);
     await once(socket, "listening");
     return new Datagrams(socket);
   }
 
   /** A server that answers each datagram with its bytes. */
-  static async echo(host: string): Promise<Datagrams> {
-    const echo = await Datagrams.bind(host);
+  static async echo(host: string, port = 0): Promise<Datagrams> {
+    const echo = await Datagrams.bind(host, port);
     echo.socket.on("message", (data, from) => echo.socket.send(data, from.port, from.address));
     return echo;
   }

@@ -1,5 +1,6 @@
 /** Which destinations are private: not reachable through a server with `allowPrivate: false`. */
 import { BlockList } from "node:net";
+import { formatAddress, type IpBytes, parseAddress } from "../../stack/flow/address.ts";
 
 /** Special-purpose addresses that are not globally reachable (RFC 6890 §2.2, RFC 4193, RFC 4291 §2.5). */
 const PRIVATE = new BlockList();
@@ -33,10 +34,23 @@ for (const [net, prefix] of [
 
 /** Whether `address` (text, IPv4-mapped ones already unmapped) is loopback, private, link-local or not unicast. */
 export function isPrivateAddress(address: string): boolean {
-  return PRIVATE.check(address, address.includes(":") ? "ipv6" : "ipv4");
+  return PRIVATE.check(withoutZone(address), address.includes(":") ? "ipv6" : "ipv4");
 }
 
-/** `::ffff:192.0.2.1` as the IPv4 address it means (RFC 4291 §2.5.5.2), anything else as it is. */
+/** `::ffff:192.0.2.1`, however it is written, as the IPv4 address it means (RFC 4291 §2.5.5.2); others as they are. */
 export function unmapAddress(address: string): string {
-  return /^::ffff:\d+\.\d+\.\d+\.\d+$/i.test(address) ? address.slice(7) : address;
+  if (!address.includes(":")) return address;
+  const bytes = parseAddress(withoutZone(address));
+  return bytes !== null && isMapped(bytes) ? formatAddress(bytes.subarray(12)) : address;
+}
+
+function isMapped(bytes: IpBytes): boolean {
+  for (let i = 0; i < 10; i++) if (bytes[i] !== 0) return false;
+  return bytes[10] === 0xff && bytes[11] === 0xff;
+}
+
+/** Link-local addresses come as `fe80::1%eth0` (RFC 4007 §11). */
+export function withoutZone(address: string): string {
+  const zone = address.indexOf("%");
+  return zone < 0 ? address : address.slice(0, zone);
 }

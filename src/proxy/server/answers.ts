@@ -1,6 +1,6 @@
 /** Answers to a request, in the protocol it came in. */
 import { Socks5Reply } from "../socks5-wire.ts";
-import { unmapAddress } from "./allow.ts";
+import { unmapAddress, withoutZone } from "./allow.ts";
 import { failureOf } from "./failures.ts";
 import type { Protocol } from "./handshake.ts";
 import { emitHttpFailure, HTTP_ESTABLISHED } from "./http-request.ts";
@@ -11,7 +11,7 @@ const NOTHING = new Uint8Array(0);
 /** The way is open. @param address BND.ADDR (RFC 1928 §6), as a socket tells it; HTTP has no use for it */
 export function emitSuccess(protocol: Protocol, address: string | undefined, port: number | undefined): Uint8Array {
   if (protocol === "http") return HTTP_ESTABLISHED;
-  const plain = address === undefined ? undefined : unmapAddress(address).replace(/%.*$/, "");
+  const plain = address === undefined ? undefined : withoutZone(unmapAddress(address));
   return emitReply(Socks5Reply.succeeded, plain, port);
 }
 

@@ -14,7 +14,7 @@
 import dgram from "node:dgram";
 import { formatAddress, parseAddress } from "../../stack/flow/address.ts";
 import { emitUdpHeader, parseUdpHeader, Socks5UdpHeader, Socks5UdpResult, udpHeaderLength } from "../socks5-udp.ts";
-import { isPrivateAddress, unmapAddress } from "./allow.ts";
+import { isPrivateAddress, unmapAddress, withoutZone } from "./allow.ts";
 import type { ServerContext } from "./context.ts";
 import { nameText } from "./socks5-request.ts";
 
@@ -216,12 +216,6 @@ function openSocket(type: "udp4" | "udp6"): dgram.Socket {
     sendBufferSize: SOCKET_BUFFER_BYTES,
     lookup: (address, _options, callback) => callback(null, address, type === "udp6" ? 6 : 4),
   });
-}
-
-/** Link-local addresses come as `fe80::1%eth0`. */
-function withoutZone(address: string): string {
-  const zone = address.indexOf("%");
-  return zone < 0 ? address : address.slice(0, zone);
 }
 
 function sameBytes(a: Uint8Array, b: Uint8Array): boolean {

@@ -55,10 +55,12 @@ export class ClientConnection implements TcpEndOwner {
     this.#end = TcpEnd.adopt(accepted, this, context.buffers);
   }
 
-  /** Ends everything at once. */
+  /** Ends everything at once; a tunnel by resets, because a FIN would say that all bytes came through. */
   destroy(): void {
-    this.#end.socket.destroy();
-    this.#upstream?.socket.destroy();
+    if (this.#state === "tunnel") {
+      this.#end.reset();
+      this.#upstream?.reset();
+    } else this.#end.socket.destroy();
   }
 
   /** Asked every half minute: what is still open then is worth probing for a peer that vanished. */
@@ -131,10 +133,9 @@ export class ClientConnection implements TcpEndOwner {
   }
 
   #connect(request: ProxyRequest): void {
-    const { connectTimeoutMs, allowPrivate, buffers } = this.#context;
     this.#state = "dialing";
     this.#early = this.#handshake.takeRest();
-    this.#dial = new Dial(request.host, request.port, connectTimeoutMs, allowPrivate, buffers, {
+    this.#dial = new Dial(request.host, request.port, this.#context, {
       owner: UPSTREAM_OWNER,
       onConnected: (end) => this.#onConnected(request, end),
       onFailed: (code) => this.#onDialFailed(request, code),

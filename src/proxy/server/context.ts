@@ -2,6 +2,7 @@
 import type { ClientConnection } from "./client-connection.ts";
 import type { Credentials } from "./credentials.ts";
 import type { NameCache } from "./name-cache.ts";
+import type { NameLookup } from "./name-lookup.ts";
 import type { Counters, ServerLogger } from "./options.ts";
 import type { ReadBuffers } from "./read-buffers.ts";
 
@@ -13,6 +14,7 @@ export interface ServerContext {
   /** Null lets every client in. */
   readonly credentials: Credentials | null;
   readonly buffers: ReadBuffers;
+  readonly lookup: NameLookup;
   readonly names: NameCache;
   readonly counters: Counters;
   readonly logger: ServerLogger | undefined;

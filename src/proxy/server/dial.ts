@@ -4,18 +4,25 @@
  * Happy Eyeballs (RFC 8305): families alternate (§4); the next attempt starts when one fails or after 250 ms (§5), and
  * earlier attempts go on meanwhile. (Node's own version gives an attempt up when the next starts.)
  */
-import dns from "node:dns";
 import { isIP } from "node:net";
 import { isPrivateAddress, unmapAddress } from "./allow.ts";
 import { worthMore } from "./failures.ts";
+import type { NameLookup } from "./name-lookup.ts";
 import type { ReadBuffers } from "./read-buffers.ts";
 import { TcpEnd, type TcpEndOwner } from "./tcp-end.ts";
 
-/** A name without spaces and control characters; the rest is for the resolver to judge. */
-const NAME = /^[^\0-\x20\x7f]+$/;
 /** "Connection Attempt Delay", ms. RFC 8305 §5 recommends 250. */
 const ATTEMPT_DELAY_MS = 250;
 
+export interface DialOptions {
+  /** For the look-up and all attempts together, ms. */
+  readonly connectTimeoutMs: number;
+  readonly allowPrivate: boolean;
+  readonly buffers: ReadBuffers;
+  readonly lookup: NameLookup;
+}
+
+/** Called once, and never from within the constructor. */
 export interface DialResult {
   /** Owns the end from the first moment; its calls before `onConnected` are not passed on. */
   readonly owner: TcpEndOwner;
@@ -36,22 +43,15 @@ export class Dial {
   #code: string | undefined = undefined;
   #done = false;
 
-  /** @param host an IP address, or a name for `dns.lookup` */
-  constructor(
-    host: string,
-    port: number,
-    timeoutMs: number,
-    allowPrivate: boolean,
-    buffers: ReadBuffers,
-    result: DialResult,
-  ) {
+  /** @param host an IP address, or a name */
+  constructor(host: string, port: number, options: DialOptions, result: DialResult) {
     this.#port = port;
-    this.#buffers = buffers;
-    this.#allowPrivate = allowPrivate;
+    this.#buffers = options.buffers;
+    this.#allowPrivate = options.allowPrivate;
     this.#result = result;
-    this.#deadline = setTimeout(() => this.#fail("ETIMEDOUT"), timeoutMs);
+    this.#deadline = setTimeout(() => this.#fail("ETIMEDOUT"), options.connectTimeoutMs);
     if (isIP(host) !== 0) this.#start([host]);
-    else this.#lookup(host);
+    else options.lookup(host, (error, addresses) => this.#onAddresses(error, addresses));
   }
 
   /** Gives up without a call of the result. */
@@ -59,17 +59,11 @@ export class Dial {
     this.#settle();
   }
 
-  #lookup(host: string): void {
-    if (!NAME.test(host)) {
-      // Later, as every other result: the caller does not hold this object yet.
-      setImmediate(() => this.#fail("ENOTFOUND"));
-      return;
-    }
-    dns.lookup(host, { all: true, verbatim: true }, (error, found) => {
-      if (this.#done) return;
-      if (error !== null) this.#fail(error.code ?? "ENOTFOUND");
-      else this.#start(alternate(found.map((entry) => entry.address)));
-    });
+  #onAddresses(error: NodeJS.ErrnoException | null, addresses: readonly string[]): void {
+    if (this.#done) return;
+    if (error !== null) this.#fail(error.code ?? "ENOTFOUND");
+    else if (addresses.length === 0) this.#fail("ENOTFOUND");
+    else this.#start(alternate(addresses));
   }
 
   #start(addresses: readonly string[]): void {

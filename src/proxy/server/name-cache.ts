@@ -1,7 +1,7 @@
-/** Names in UDP datagrams: each datagram carries its name, so answers of `dns.lookup` are kept for a while. */
-import dns from "node:dns";
+/** Names in UDP datagrams: each datagram carries its name, so addresses are kept for a while. */
+import type { NameLookup } from "./name-lookup.ts";
 
-/** `dns.lookup` tells no TTL; a minute is short enough for names that move. */
+/** The system's resolver tells no TTL; a minute is short enough for names that move. */
 const KEEP_MS = 60_000;
 /** Oldest names go first beyond this. */
 const MAX_NAMES = 1_024;
@@ -18,6 +18,11 @@ interface Entry {
 
 export class NameCache {
   readonly #entries: Map<string, Entry> = new Map();
+  readonly #system: NameLookup;
+
+  constructor(lookup: NameLookup) {
+    this.#system = lookup;
+  }
 
   /**
    * Calls back with the first address of `name`, at once when it is known; null when there is none.
@@ -44,8 +49,8 @@ export class NameCache {
     this.#entries.set(name, entry);
     const [oldest] = this.#entries.keys();
     if (this.#entries.size > MAX_NAMES && oldest !== undefined) this.#entries.delete(oldest);
-    dns.lookup(name, { verbatim: true }, (error, address) => {
-      entry.address = error === null ? address : null;
+    this.#system(name, (_, addresses) => {
+      entry.address = addresses[0] ?? null;
       const { waiting } = entry;
       entry.waiting = null;
       for (const call of waiting ?? []) call(entry.address);

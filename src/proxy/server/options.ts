@@ -1,5 +1,7 @@
 /** What can be set on the embedded proxy, and what it counts. */
 
+import type { NameLookup } from "./name-lookup.ts";
+
 /** Where the server tells what happens. Structural: any logger with these methods fits. */
 export interface ServerLogger {
   warn(message: string): void;
@@ -29,6 +31,8 @@ export interface ProxyServerOptions {
   readonly udpTimeoutMs?: number;
   /** Whether loopback, private and link-local destinations may be reached. Default true. */
   readonly allowPrivate?: boolean;
+  /** How names become addresses. Default: the system's resolver. */
+  readonly lookup?: NameLookup;
 }
 
 /** Counters since the start, and what is open now. */

@@ -13,6 +13,7 @@ import { ClientConnection } from "./client-connection.ts";
 import type { ServerContext } from "./context.ts";
 import { Credentials } from "./credentials.ts";
 import { NameCache } from "./name-cache.ts";
+import { systemLookup } from "./name-lookup.ts";
 import { Counters, type ProxyServerOptions, type ProxyServerStats, type ServerLogger } from "./options.ts";
 import { ReadBuffers } from "./read-buffers.ts";
 import { TCP_OPTIONS } from "./tcp-end.ts";
@@ -44,7 +45,7 @@ export class ProxyServer {
   #sweep: NodeJS.Timeout | null = null;
 
   private constructor(options: ProxyServerOptions) {
-    const logger = options.logger;
+    const { logger, lookup = systemLookup } = options;
     this.#maxConnections = options.maxConnections ?? DEFAULTS.maxConnections;
     this.#context = {
       handshakeTimeoutMs: options.handshakeTimeoutMs ?? DEFAULTS.handshakeTimeoutMs,
@@ -53,7 +54,8 @@ export class ProxyServer {
       allowPrivate: options.allowPrivate ?? true,
       credentials: options.username === undefined ? null : new Credentials(options.username, options.password ?? ""),
       buffers: new ReadBuffers(),
-      names: new NameCache(),
+      lookup,
+      names: new NameCache(lookup),
       counters: new Counters(),
       logger,
       associations: 0,
