@@ -14,7 +14,7 @@ export const DEFAULT_SLAB_BYTES: number = 256 << 20;
 /** With fewer free blocks than this, nothing new may be kept (see `scarce`). */
 const SCARCE_BLOCKS = 8;
 /** What a flow may hold when free memory begins to be short, bytes (see `fairShare`). */
-const SHORT_SHARE = 16 * 1024;
+const SHORT_SHARE = 32 * 1024;
 
 /** Views on one `ArrayBuffer`, as the wire formats read and write it. */
 export interface Memory {
@@ -56,7 +56,7 @@ export class Slab implements Memory {
     this.#free = new Int32Array(blocks);
     this.#freeCount = blocks;
     this.#scarceBelow = Math.max(1, Math.min(SCARCE_BLOCKS, blocks >> 5));
-    this.#shortBelow = blocks >> 2;
+    this.#shortBelow = blocks >> 1;
     for (let i = 0; i < blocks; i++) this.#free[i] = blocks - 1 - i;
   }
 
@@ -70,14 +70,14 @@ export class Slab implements Memory {
     return this.#freeCount < this.#scarceBelow;
   }
 
-  /** Whether three quarters are in use: then a flow that holds its `fairShare` must not keep more. */
+  /** Whether more than half is in use: then a flow that holds its `fairShare` must not keep more. */
   get short(): boolean {
     return this.#freeCount < this.#shortBelow;
   }
 
   /**
-   * How much one flow may hold now, bytes: `SHORT_SHARE` and an eighth of what is free beyond the last quarter. While
-   * memory is plentiful this is more than any buffer; as it fills, everybody's share shrinks. The last quarter is for
+   * How much one flow may hold now, bytes: `SHORT_SHARE` and an eighth of what is free beyond the last half. While
+   * memory is plentiful this is more than any buffer; as it fills, everybody's share shrinks. The last half is for
    * flows that move: of it the share falls with the square of what is left, so that flows that wait, be they many
    * hundreds, never take all of it.
    */
