@@ -4,6 +4,7 @@ import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import http from "node:http";
 import net from "node:net";
+import { PassThrough } from "node:stream";
 import { setImmediate as turn } from "node:timers/promises";
 import { promisify } from "node:util";
 import fc from "fast-check";
@@ -467,6 +468,45 @@ t.test("accepted sockets are read into buffers of ours (Node's internal handle)"
   t.not(end.socket, accepted);
   t.equal(end.socket.remoteAddress, "127.0.0.1");
   end.reset();
+});
+
+t.test("a stream without such a handle is read the ordinary way", async (t) => {
+  const buffers = new ReadBuffers();
+  const got: number[] = [];
+  const owner = (onBytes: (bytes: Uint8Array) => boolean) => ({
+    onBytes,
+    onEnd: () => {},
+    onError: () => {},
+    onClose: () => {},
+  });
+  const source = new PassThrough();
+  const sink = new PassThrough();
+  const from = TcpEnd.adopt(
+    source as unknown as net.Socket,
+    owner(() => true),
+    buffers,
+  );
+  const to = TcpEnd.adopt(
+    sink as unknown as net.Socket,
+    owner((bytes) => {
+      got.push(bytes.length);
+      return true;
+    }),
+    buffers,
+  );
+  let counted = 0;
+  from.join(to, (bytes) => {
+    counted += bytes;
+  });
+  for (let i = 0; i < 50; i++) source.write(Buffer.alloc(100_000));
+  source.end();
+  await once(sink, "end");
+  t.equal(
+    got.reduce((sum, bytes) => sum + bytes, 0),
+    5_000_000,
+  );
+  t.equal(counted, 5_000_000);
+  t.equal(buffers.ownedBytes, 0);
 });
 
 t.test("1,000 connections at once", async (t) => {

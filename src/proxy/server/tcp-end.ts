@@ -113,7 +113,7 @@ export class TcpEnd {
       this.#waits = true;
       return false;
     }
-    this.#buffer = this.#buffers.next(bytes, length);
+    if (bytes === this.#buffer) this.#buffer = this.#buffers.next(bytes, length);
     return true;
   }
 
