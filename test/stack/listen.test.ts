@@ -579,7 +579,7 @@ t.test("options of the handshake", async (t) => {
     {
       name: "what Linux offers",
       syn: "mss 1460,sackOK,TS val 4294967295 ecr 0,nop,wscale 7",
-      synAck: "mss MSS,sackOK,TS val 0 ecr -1,wscale 6",
+      synAck: "mss MSS,sackOK,TS val 0 ecr 4294967295,wscale 6",
     },
     { name: "unknown options are skipped (RFC 9293 MUST-6)", syn: "hex fe0611223344,sackOK", synAck: "mss MSS,sackOK" },
     { name: "options after the end are not read", syn: "mss 1460,eol,sackOK,wscale 3", synAck: "mss MSS" },

@@ -128,6 +128,11 @@ export function segmentInTimeWait(ctx: TcpContext, slot: number, packet: IpPacke
     if (tcb !== null && tcb !== undefined) tcb.iss = sndNxt;
     return;
   }
+  // RFC 9293 §3.10.7.4, fifth step: without ACK it is dropped.
+  if ((seg.flags & (SYN | ACK_FLAG)) === 0) {
+    ctx.drop(Drop.tcpFlags);
+    return;
+  }
   if ((seg.flags & FIN) !== 0) timeWait.restart(slot, ctx.now + ctx.settings.timeWaitMs);
   if (seg.len === 0) {
     // An acceptable ACK without text wants no answer; others get a few only, lest two ends answer each other for ever.

@@ -2,7 +2,7 @@
 import { NIL } from "../memory/chunks.ts";
 import { Drop } from "../wire/drop.ts";
 import type { TcpContext } from "./context.ts";
-import { seqAdd, seqDiff, seqLeq } from "./seq.ts";
+import { seqAdd, seqDiff, seqLeq, seqLt } from "./seq.ts";
 import type { Tcb } from "./tcb.ts";
 
 /** Most runs a flow may hold: a 2 MiB window in segments of 1 KiB. Bounds the walk that finds a place. */
@@ -74,6 +74,11 @@ function link(
   tcb.oooBytes += length;
   ctx.bytesBuffered += length;
   return node;
+}
+
+/** Whether bytes from RCV.NXT to `end` overlap what is held, and there is room to fill the gaps in front of it. */
+export function overlapsHeld(ctx: TcpContext, tcb: Tcb, end: number): boolean {
+  return tcb.oooHead !== NIL && seqLt(ctx.chunks.seq(tcb.oooHead), end) && tcb.oooCount < MAX_RUNS;
 }
 
 /** Moves what has come into sequence from the list to the receive queue and advances RCV.NXT. */

@@ -6,7 +6,7 @@ import { Drop } from "../wire/drop.ts";
 import { ACK_FLAG, FIN, RST, SYN, type TcpSegment } from "../wire/tcp.ts";
 import { AckResult, acknowledge, enterEstablished, enterTimeWait } from "./acknowledge.ts";
 import type { TcpContext } from "./context.ts";
-import { appendReceived, deliverInOrder, endOf, insertOutOfOrder } from "./reassembly.ts";
+import { appendReceived, deliverInOrder, endOf, insertOutOfOrder, overlapsHeld } from "./reassembly.ts";
 import { sendResetOf } from "./reset.ts";
 import { forgetDelivered, noteOutOfOrder } from "./sack.ts";
 import { seqAdd, seqDiff, seqLeq, seqLt } from "./seq.ts";
@@ -238,10 +238,15 @@ function keepText(ctx: TcpContext, tcb: Tcb, seq: number, offset: number, length
     ackNow(ctx, tcb);
     return;
   }
-  appendReceived(ctx, tcb, ctx.chunks.add(offset, length, seq));
-  tcb.rcvQueued += length;
-  ctx.bytesBuffered += length;
-  tcb.rcvNxt = seqAdd(seq, length);
+  if (overlapsHeld(ctx, tcb, seqAdd(seq, length))) {
+    // The bytes that came first stay, whichever way round they came.
+    insertOutOfOrder(ctx, tcb, seq, offset, length);
+  } else {
+    appendReceived(ctx, tcb, ctx.chunks.add(offset, length, seq));
+    tcb.rcvQueued += length;
+    ctx.bytesBuffered += length;
+    tcb.rcvNxt = seqAdd(seq, length);
+  }
   ctx.markReady(tcb, Ready.readable);
   if (tcb.oooHead !== NIL) {
     deliverInOrder(ctx, tcb);
