@@ -106,9 +106,9 @@ function isAcceptable(tcb: Tcb, seg: TcpSegment): boolean {
   const wnd = seqDiff(tcb.rcvAdv, tcb.rcvNxt);
   if (seg.len === 0) {
     // Deviation: a segment without text at the right edge is taken too. A client that has filled the window
-    // acknowledges from there, and its ACKs count although the bytes in between are still on their way.
-    if (offset === 0) return true;
-    return offset > 0 && (offset < wnd || (offset === wnd && (seg.flags & RST) === 0));
+    // acknowledges from there, and its ACKs count although the bytes in between are still on their way; its RST, of
+    // which there is no second, comes from there when those bytes are lost, and is challenged (RFC 5961 §3.2).
+    return offset === 0 || (offset > 0 && offset <= wnd);
   }
   if (wnd === 0) return false;
   const last = offset + seg.len - 1;
