@@ -283,7 +283,8 @@ t.test("reassembly", async (t) => {
       same(d.flow.info().outOfOrderBytes, 2048);
       same(d.stack.stats().drops["tcpMemory"], 4999 - 2048);
       d.takeOut();
-      for (let at = 0; at < 10_000; at += 1000) sendRange(d, at, at + 1000);
+      // What the bound cut off is sent again, as a client would.
+      for (let at = 0; at < 10_000; at = lastAck(d).ack) sendRange(d, at, Math.min(10_000, at + 1000));
       same(d.flow.info().outOfOrderBytes, 0);
       d.takeOut();
       d.advance(d.now + 30);
@@ -638,7 +639,7 @@ t.test("the window offered (RFC 9293 §3.8.6, RFC 7323 §2)", async (t) => {
       look();
     }
     if (sent < steps / 8) throw new Error(`only ${sent} bytes went`);
-    d.flow.read(recvBuffer * 2);
+    read += d.flow.read(recvBuffer * 2)?.length ?? 0;
     d.drain();
     look();
   }
@@ -727,10 +728,14 @@ t.test("challenges and answers are limited for each flow (RFC 5961 §7, CVE-2016
   drill(t, "no RST at any place of the edges starts a loop (smoltcp 338)", {}, (d) => {
     for (let offset = -2; offset <= 2; offset++) {
       for (const edge of [1, 65_536]) {
-        d.use(40_100 + offset + (edge & 15));
+        d.use(40_100 + offset + (edge & 1) * 10);
         d.establish();
         d.deliver(
-          tcpPacket(d.family, { sourcePort: 40_100 + offset + (edge & 15), seq: d.irs + edge + offset, flags: Flag.R }),
+          tcpPacket(d.family, {
+            sourcePort: 40_100 + offset + (edge & 1) * 10,
+            seq: d.irs + edge + offset,
+            flags: Flag.R,
+          }),
         );
         if (d.takeOut().length > 1) throw new Error("more than one answer");
       }
@@ -1056,29 +1061,31 @@ t.test("memory", async (t) => {
     t.end();
   });
 
-  t.test("a slab that is used up: no exception, text is dropped, and all goes on when there is room again", (t) => {
-    for (const variant of variants({ slabBytes: 4 << 18 })) {
+  t.test("a slab that is used up: no exception, packets are dropped, and all goes on when there is room again", (t) => {
+    for (const variant of variants({ slabBytes: 8 << 18 })) {
       const d = new Drill(variant);
       d.establish("mss 1000,wscale 7");
-      let sent = 0;
-      for (let i = 0; i < 2000; i++) {
-        sendRange(d, sent, sent + 1000);
-        const { ack } = lastAck(d);
-        if (ack > 0) sent = ack;
-      }
-      const stats = d.stack.stats();
-      t.equal((stats.drops["tcpMemory"] ?? 0) > 0, true, "memory ran out");
-      t.equal(d.flow.state, "ESTABLISHED");
-      const bytes = d.flow.read(1 << 24) ?? new Uint8Array(0);
-      t.equal(isStream(0, 0, bytes), true);
-      const received = bytes.length;
+      sendRange(d, 0, 100);
+      const taken: number[] = [];
+      for (let block = d.slab.take(); block >= 0; block = d.slab.take()) taken.push(block);
+      for (let at = 100; at < 400_000; at += 1000) sendRange(d, at, at + 1000);
+      d.deliver(tcpPacket(d.family, { sourcePort: 50_000, seq: 1, flags: Flag.S }));
+      t.equal(d.flow.write(streamBytes(1, 0, 100)), 0, "nothing can be written");
       d.drain();
       d.takeOut();
-      sendRange(d, received, received + 1000);
-      t.equal(d.flow.readable, 1000, "room again");
+      t.equal((d.stack.stats().drops["tcpMemory"] ?? 0) > 0, true, "memory ran out");
+      const [flow] = d.flows;
+      t.equal(flow?.state, "ESTABLISHED");
+      const bytes = flow?.read(1 << 24) ?? new Uint8Array(0);
+      t.equal(bytes.length >= 100 && isStream(0, 0, bytes), true);
+      for (const block of taken) d.slab.release(block);
+      d.drain();
       d.takeOut();
-      d.advance(d.now + 30);
-      d.takeOut();
+      sendRange(d, bytes.length, bytes.length + 1000);
+      t.equal(flow?.readable, 1000, "room again");
+      t.equal(flow?.write(streamBytes(1, 0, 100)), 100);
+      d.drain();
+      t.equal(d.takeOut().at(-1)?.tcp?.payload.length, 100);
       d.finish();
     }
     t.end();

@@ -41,9 +41,9 @@ export class Slab implements Memory {
   #store = -1;
   #storeAt = 0;
 
-  /** @param bytes size, rounded up to whole blocks; at least 4 blocks */
+  /** @param bytes size, rounded up to whole blocks; at least 8 blocks, half of which a stack needs for itself */
   constructor(bytes: number = DEFAULT_SLAB_BYTES) {
-    const blocks = Math.max(4, Math.ceil(bytes / BLOCK_BYTES));
+    const blocks = Math.max(8, Math.ceil(bytes / BLOCK_BYTES));
     if (!(blocks <= 0x7fffffff / BLOCK_BYTES)) {
       throw new RangeError(`slab of ${bytes} bytes is too large: offsets are 31 bits, so at most ${2 ** 31 - 1}`);
     }
