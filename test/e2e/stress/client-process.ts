@@ -1,7 +1,7 @@
 /** The clients of the stress tests, a process in a namespace of its own. */
 import { execFile } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
-import { setUpInterface } from "../../../src/host/interface.ts";
+import { setLink, setUpInterface } from "../../../src/host/interface.ts";
 import { type Addon, isAddonProblem, loadAddon } from "../../../src/io/addon.ts";
 import { type ChurnOptions, type ChurnResult, churn } from "./churn.ts";
 import { type EchoOptions, type EchoResult, echo } from "./echo.ts";
@@ -43,6 +43,9 @@ export interface ClientMethods {
   run(command: string, args: readonly string[]): Promise<ProgramResult>;
 }
 
+/** Packets that the device holds until the engine reads them. */
+const QUEUE_PACKETS = 4096;
+
 function requireAddon(): Addon {
   const addon = loadAddon();
   if (isAddonProblem(addon)) throw new Error(addon.problem);
@@ -71,7 +74,10 @@ const slowFlows = new SlowFlows();
 
 answerCalls<ClientMethods>({
   setUp(name, mtu) {
-    setUpInterface(requireAddon(), { name, mtu, addresses: CLIENT_CIDRS, routes: ["default"] });
+    const addon = requireAddon();
+    // A reset that the device's queue has no room for is lost, and there is no second one.
+    setLink(addon, name, { txQueueLen: QUEUE_PACKETS });
+    setUpInterface(addon, { name, mtu, addresses: CLIENT_CIDRS, routes: ["default"] });
   },
   download,
   upload,
