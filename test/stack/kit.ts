@@ -690,6 +690,7 @@ export class Drill extends Kit {
 
   #expect(text: string, wait: number): void {
     const due = this.now + wait;
+    if (this.out.length === 0) this.drain();
     if (this.out.length === 0 && wait > 0) this.advance(due + TICK_MS, true);
     const packet = this.out.shift();
     if (packet === undefined) throw new Error("nothing was sent");
