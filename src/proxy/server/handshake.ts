@@ -176,8 +176,7 @@ export class ServerHandshake {
 
   #onHead(): HandshakeOutcome | null {
     const headEnd = findHeadEnd(this.#pending, this.#searched);
-    // The last two bytes are looked at again: they may be the start of the empty line.
-    this.#searched = Math.max(0, this.#pending.length - 2);
+    this.#searched = this.#pending.length;
     if (headEnd < 0) return null;
     if (headEnd > MAX_HANDSHAKE_BYTES) return this.#tooLong();
     const request = parseHttpHead(this.#take(headEnd));
