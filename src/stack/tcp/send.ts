@@ -110,7 +110,9 @@ function sendableData(ctx: TcpContext, tcb: Tcb): number {
   if (length >= payload) {
     // Whole segments, as many as one super-packet takes.
     const headers = ctx.output.headerLength(tcb.isIpv4) + TCP_HEADER_LEN + MAX_OPTIONS;
-    const most = ctx.output.offload.tso ? Math.floor((MAX_PACKET_BYTES - headers) / payload) * payload : payload;
+    const segments = ctx.output.offload.tso ? Math.floor((MAX_PACKET_BYTES - headers) / payload) : 1;
+    // At the largest MTU one segment is all that a packet takes.
+    const most = Math.max(1, segments) * payload;
     if (length > most) length = most;
     else if (length < unsent || (ctx.settings.nagle && !tcb.finQueued)) length -= length % payload;
     return gatherable(ctx, tcb.sndCursor, tcb.sndCursorAt, length);
