@@ -31,12 +31,15 @@ function requireAddon(): Addon {
   return addon;
 }
 
+/** A process of clients. */
+export type Client = Remote<ClientMethods>;
+
 export class Lab {
   readonly server: Remote<ServerMethods>;
-  readonly client: Remote<ClientMethods>;
+  readonly client: Client;
   readonly engine: Remote<EngineMethods>;
 
-  private constructor(server: Remote<ServerMethods>, client: Remote<ClientMethods>, engine: Remote<EngineMethods>) {
+  private constructor(server: Remote<ServerMethods>, client: Client, engine: Remote<EngineMethods>) {
     this.server = server;
     this.client = client;
     this.engine = engine;
@@ -96,7 +99,7 @@ export class Lab {
 }
 
 /** Starts a client process in a namespace of its own. */
-export function startClient(name: string): Remote<ClientMethods> {
+export function startClient(name: string): Client {
   return new Remote<ClientMethods>(name, "unshare", ["--net", "--", process.execPath, script("client-process")]);
 }
 
