@@ -5,7 +5,9 @@
  * const addon = loadAddon();
  * if (isAddonProblem(addon)) throw new Error(addon.problem);
  * const device = openTun(addon, { name: "tun0" });
- * setUpInterface(addon, { name: device.name, mtu: device.mtu, addresses: ["198.18.0.1/15"], routes: ["192.0.2.0/24"] });
+ * const { name, mtu } = device;
+ * const txQueueLen = TX_QUEUE_PACKETS;
+ * setUpInterface(addon, { name, mtu, txQueueLen, addresses: ["198.18.0.1/15"], routes: ["192.0.2.0/24"] });
  * const upstream = parseUpstream("direct://");
  * const engine = new Engine({ addon, device, upstream, serverAddresses: [], logger: SILENT });
  * engine.start();
@@ -20,7 +22,7 @@ export {
 } from "./device/index.ts";
 export { Engine, type EngineOptions, type EngineStats } from "./engine/engine.ts";
 export { HostError, type HostErrorCode } from "./host/errors.ts";
-export { type InterfaceSetup, setUpInterface } from "./host/interface.ts";
+export { type InterfaceSetup, setUpInterface, TX_QUEUE_PACKETS } from "./host/interface.ts";
 export { type Addon, type AddonProblem, isAddonProblem, loadAddon } from "./io/addon.ts";
 export { ProxyServer, type ProxyServerOptions, parseUpstream, type Upstream, UpstreamError } from "./proxy/index.ts";
 export { type Logger, SILENT } from "./proxy/logger.ts";

@@ -4,9 +4,9 @@
  */
 
 import type { Offload } from "../device/device.ts";
-import { openTun } from "../device/tun.ts";
+import { openTun, type TunDevice } from "../device/tun.ts";
 import { Engine } from "../engine/engine.ts";
-import { linkIndex, setUpInterface } from "../host/interface.ts";
+import { linkIndex, setUpInterface, TX_QUEUE_PACKETS } from "../host/interface.ts";
 import { type Addon, isAddonProblem, loadAddon } from "../io/addon.ts";
 import type { Upstream } from "../proxy/upstream.ts";
 import { parseUpstream } from "../proxy/url.ts";
@@ -63,7 +63,7 @@ export async function run(flags: RunFlags): Promise<number> {
   const device = openTun(addon, { name: options.device, mtu: options.mtu });
   let engine: Engine;
   try {
-    setUp(addon, device.name, options, upstreams);
+    setUp(addon, device, options, upstreams);
     engine = new Engine({
       addon,
       device,
@@ -92,10 +92,17 @@ export async function run(flags: RunFlags): Promise<number> {
   throw end;
 }
 
-function setUp(addon: Addon, name: string, options: RunOptions, upstreams: readonly IpBytes[]): void {
+function setUp(addon: Addon, device: TunDevice, options: RunOptions, upstreams: readonly IpBytes[]): void {
+  const { name } = device;
   const { mtu, addresses, routes, mark, oif } = options;
   const textOf = ({ text }: CidrOption): string => text;
-  setUpInterface(addon, { name, mtu, addresses: addresses.map(textOf), routes: routes.map(textOf) });
+  setUpInterface(addon, {
+    name,
+    mtu,
+    ...(device.persistent ? {} : { txQueueLen: TX_QUEUE_PACKETS }),
+    addresses: addresses.map(textOf),
+    routes: routes.map(textOf),
+  });
   refuseLoop(addon, { device: name, upstreams, dials: !options.upstream.rejects, routes, mark, oif });
 }
 

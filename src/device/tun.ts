@@ -39,6 +39,8 @@ const LITTLE_ENDIAN = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
 /** Room a read needs when super-packets may come: header, the largest IPv4 packet or IPv6 payload, alignment. */
 const SUPER_ROOM = VNET_HEADER + 65_535 + 40 + 16;
 const NAME_BYTES = 16;
+/** Of the interface's flags: it was made to stay (`ip tuntap add`), so others made it. linux/if_tun.h. */
+const IFF_PERSIST = 0x800;
 
 const TSO = TunOffload.CSUM | TunOffload.TSO4 | TunOffload.TSO6;
 const USO = TunOffload.USO4 | TunOffload.USO6;
@@ -111,7 +113,9 @@ function negotiate(
     }
     granted = LEVELS[level].find((flags) => addon.tunSetOffload(fd, flags) === 0) ?? 0;
   }
-  return new TunDevice(addon, fd, actual, mtu, vnet, granted);
+  const flags = addon.tunGetIff(fd, slabId, 0);
+  const persistent = flags > 0 && (flags & IFF_PERSIST) !== 0;
+  return new TunDevice(addon, fd, actual, mtu, vnet, granted, persistent);
 }
 
 function openError(name: string, errno: number): DeviceError {
@@ -151,6 +155,8 @@ export class TunDevice implements Device {
   readonly offload: Offload;
   readonly fd: number;
   readonly description: string;
+  /** Whether others made the interface, to stay: its settings are theirs. */
+  readonly persistent: boolean;
   hasMore = false;
   writeErrors = 0;
   readonly #addon: Addon;
@@ -163,11 +169,20 @@ export class TunDevice implements Device {
   #closed = false;
 
   /** @internal Made by `openTun`. */
-  constructor(addon: Addon, fd: number, name: string, mtu: number, vnet: boolean, granted: number) {
+  constructor(
+    addon: Addon,
+    fd: number,
+    name: string,
+    mtu: number,
+    vnet: boolean,
+    granted: number,
+    persistent: boolean,
+  ) {
     this.#addon = addon;
     this.fd = fd;
     this.name = name;
     this.mtu = mtu;
+    this.persistent = persistent;
     this.#vnet = vnet;
     // What TUNSETOFFLOAD grants governs reads; writes may use segmentation and checksums whenever there is the header.
     this.offload = { checksum: vnet, tso: vnet, uso: (granted & USO) !== 0 };

@@ -277,7 +277,7 @@ t.test("run: in a namespace of its own", { skip }, async (t) => {
     const link = await namespace.run("ip", "-o", "addr", "show", "dev", "t0");
     t.match(link, /198\.18\.0\.1\/15/);
     t.match(link, /fd00:6::1\/64/);
-    t.match(await namespace.run("ip", "-o", "link", "show", "dev", "t0"), /[<,]UP[,>].* mtu 1400 /);
+    t.match(await namespace.run("ip", "-o", "link", "show", "dev", "t0"), /[<,]UP[,>].* mtu 1400 .* qlen 10000/);
     t.match(await namespace.run("ip", "route"), /192\.0\.2\.0\/24 dev t0/);
     t.match(await namespace.run("ip", "-6", "route"), /2001:db8::\/32 dev t0/);
     t.equal(commandLineOf(running.pid), "tunrelay run", "the title hides the password");
@@ -287,6 +287,24 @@ t.test("run: in a namespace of its own", { skip }, async (t) => {
     t.notMatch(stderr, /s3cret/);
     t.same(await namespace.interfaces(), ["lo"]);
   });
+
+  await t.test(
+    "the queue holds a burst, also without addresses and routes; a device of others keeps its own",
+    async (t) => {
+      await namespace.run("ip", "tuntap", "add", "theirs", "mode", "tun");
+      await namespace.run("ip", "link", "set", "theirs", "txqueuelen", "700");
+      for (const { name, queue } of [
+        { name: "ours", queue: 10_000 },
+        { name: "theirs", queue: 700 },
+      ]) {
+        const running = new Running(["run", "--proxy", "reject://", "-d", name], { prefix });
+        await running.printed(/ \(mtu 1500/);
+        t.match(await namespace.run("ip", "-o", "link", "show", "dev", name), new RegExp(` qlen ${queue}\\b`), name);
+        t.equal((await running.stop()).status, 0);
+      }
+      await namespace.run("ip", "link", "del", "theirs");
+    },
+  );
 
   await t.test("the proxy may come from the environment, and SIGINT ends as well", async (t) => {
     const running = new Running(["run", "--loglevel", "debug"], { prefix, env: { TUNRELAY_PROXY: "reject://" } });

@@ -110,10 +110,11 @@ t.test("addresses and routes agree with ip", async (t) => {
   setUpInterface(addon, {
     name: "dum1",
     mtu: 1400,
+    txQueueLen: 77,
     addresses: ["198.18.0.1/15", "fdfe:dcba::1/64", "192.0.2.9"],
     routes: ["default", "203.0.113.0/24", "2001:db8::/32"],
   });
-  t.match(ipJson("link", "show", "dum1"), [{ mtu: 1400 }]);
+  t.match(ipJson("link", "show", "dum1"), [{ mtu: 1400, txqlen: 77 }]);
   t.equal(readLink(addon, "dum1").up, true);
 
   const shown = ipJson("addr", "show", "dum1")[0]?.addr_info ?? [];

@@ -1,5 +1,5 @@
 /** The process in the client namespace: sets up its end of the device and runs the clients. Ends with its parent. */
-import { setLink, setUpInterface } from "../../host/interface.ts";
+import { setLink, setUpInterface, TX_QUEUE_PACKETS } from "../../host/interface.ts";
 import { isAddonProblem, loadAddon } from "../../io/addon.ts";
 import { findTools, runJob } from "./clients.ts";
 import type { ClientReply, ClientRequest } from "./jobs.ts";
@@ -18,7 +18,13 @@ function setUp(): string | null {
     const addon = loadAddon();
     if (isAddonProblem(addon)) return addon.problem;
     setLink(addon, "lo", { up: true });
-    setUpInterface(addon, { name: TUN_NAME, mtu: TUN_MTU, addresses: CLIENT_CIDRS, routes: ["default"] });
+    setUpInterface(addon, {
+      name: TUN_NAME,
+      mtu: TUN_MTU,
+      txQueueLen: TX_QUEUE_PACKETS,
+      addresses: CLIENT_CIDRS,
+      routes: ["default"],
+    });
     return null;
   } catch (error) {
     return error instanceof Error ? error.message : String(error);
