@@ -298,7 +298,7 @@ export class Engine implements PollSink, SocketSink {
   /** Arms the timer for the next deadline, when it is not armed for an earlier one. */
   #arm(now: number): void {
     let at = this.#nextTimeout();
-    if (this.#slab.scarce || this.#sockets.waitsForMemory) at = Math.min(at, now + RETRY_MS);
+    if (this.#slab.scarce || this.#stack.isStarved || this.#sockets.waitsForMemory) at = Math.min(at, now + RETRY_MS);
     if (at === Number.POSITIVE_INFINITY || at >= this.#timerAt) return;
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#timerAt = at;

@@ -276,6 +276,7 @@ export class Stack implements FlowStack {
    * queue, and calls again until the result is 0.
    */
   fill(): number {
+    this.#tcp.feedStarved();
     const dirty = this.#tcp.dirty;
     let kept = 0;
     for (let i = 0; i < dirty.length; i++) {
@@ -392,6 +393,11 @@ export class Stack implements FlowStack {
     this.queue.close();
     this.#input.close();
     this.slab.trim();
+  }
+
+  /** Whether windows wait for memory that others hold: call `fill()` again in a few ms. */
+  get isStarved(): boolean {
+    return this.#tcp.starved.length > 0;
   }
 
   /** TCP flows but for those in TIME-WAIT. */

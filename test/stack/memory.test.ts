@@ -138,7 +138,7 @@ t.test("ChunkPool: lists against a plain copy, 20,000 random operations", (t) =>
       else pool.trimFront(list.head, count);
       if (list.head === NIL) list.tail = NIL;
       list.bytes.splice(0, count);
-    } else if (action === 9 && below(20) === 0) pool.compact(list.head, 400);
+    } else if (action === 9 && below(20) === 0) pool.compact(list.head);
     if (i % 100 === 0) {
       for (const { head, bytes } of lists) {
         let at = 0;

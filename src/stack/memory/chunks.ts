@@ -1,5 +1,8 @@
 import { BLOCK_SHIFT, type Slab } from "./slab.ts";
 
+/** Runs up to this length are copied together when they have to wait, so that they do not pin big blocks. */
+export const SMALL_RUN = 4096;
+
 /** No chunk: the end of a list. */
 export const NIL = 0;
 const STRIDE = 4;
@@ -111,14 +114,25 @@ export class ChunkPool {
   }
 
   /**
-   * Moves runs of at most `limit` bytes into the slab's block for small copies, so that a list that has to wait
-   * does not pin big blocks.
+   * Makes a node for a small run that has to wait, from a copy of it, or lengthens `tail` when the copy stands right
+   * behind it. Returns the node that ends the list now; without memory for a copy the run is kept where it is.
+   * @param tail the end of the list so far, or NIL
    */
-  compact(head: number, limit: number): void {
+  addCopy(tail: number, offset: number, length: number, seq: number): number {
+    const copy = this.slab.copyOut(offset, length);
+    if (copy < 0) return this.add(offset, length, seq);
+    let node = tail;
+    if (tail === NIL || !this.extend(tail, copy, length)) node = this.add(copy, length, seq);
+    this.slab.release(copy);
+    return node;
+  }
+
+  /** Moves small runs into the slab's block for copies: for a list that has to wait after all. */
+  compact(head: number): void {
     for (let node = head; node !== NIL; node = this.next(node)) {
       const length = this.length(node);
-      if (length > limit) continue;
       const from = this.offset(node);
+      if (length > SMALL_RUN || this.slab.isCopy(from)) continue;
       const to = this.slab.copyOut(from, length);
       if (to < 0) return;
       this.slab.release(from);

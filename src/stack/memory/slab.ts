@@ -37,6 +37,8 @@ export class Slab implements Memory {
   #freeCount: number;
   readonly #scarceBelow: number;
   readonly #shortBelow: number;
+  /** Whether each block holds small copies. */
+  readonly #isStore: Uint8Array;
   /** The block that small copies are packed into, -1 when there is none, and where the next one goes. */
   #store = -1;
   #storeAt = 0;
@@ -54,6 +56,7 @@ export class Slab implements Memory {
     this.words = new Int32Array(this.buffer);
     this.#counts = new Int32Array(blocks);
     this.#free = new Int32Array(blocks);
+    this.#isStore = new Uint8Array(blocks);
     this.#freeCount = blocks;
     this.#scarceBelow = Math.max(1, Math.min(SCARCE_BLOCKS, blocks >> 5));
     this.#shortBelow = blocks >> 1;
@@ -92,6 +95,7 @@ export class Slab implements Memory {
     if (this.#freeCount === 0) return -1;
     const block = this.#free[--this.#freeCount] as number;
     this.#counts[block] = 1;
+    this.#isStore[block] = 0;
     return block << BLOCK_SHIFT;
   }
 
@@ -108,6 +112,11 @@ export class Slab implements Memory {
     if (count < 0) throw new Error(`block ${block} released more often than retained`);
     this.#counts[block] = count;
     if (count === 0) this.#free[this.#freeCount++] = block;
+  }
+
+  /** Whether the block that holds `offset` is one of small copies: what stands there need not be copied again. */
+  isCopy(offset: number): boolean {
+    return this.#isStore[offset >> BLOCK_SHIFT] === 1;
   }
 
   /** References to the block that holds `offset`. */
@@ -143,6 +152,7 @@ export class Slab implements Memory {
       if (this.#store >= 0) this.release(this.#store);
       this.#store = block;
       this.#storeAt = block;
+      this.#isStore[block >> BLOCK_SHIFT] = 1;
     } else if (this.count(this.#store) === 1) {
       this.#storeAt = this.#store;
     }

@@ -215,12 +215,9 @@ export function onRetransmitTimeout(ctx: TcpContext, tcb: Tcb): void {
   tcb.dupAcks = 0;
   cancelRttTiming(tcb);
   // Bytes that have waited for a whole RTO may wait for long: do not let a few of them pin big blocks.
-  ctx.chunks.compact(tcb.sndHead, COMPACT_LIMIT);
+  ctx.chunks.compact(tcb.sndHead);
   tcb.sndNxt = tcb.sndUna;
   rewindCursor(tcb);
   startRetransmitTimer(ctx, tcb);
   ctx.markDirty(tcb);
 }
-
-/** Runs up to this length are copied together when they have to wait. */
-const COMPACT_LIMIT = 4096;

@@ -16,9 +16,8 @@ import { type FlowErrorCode, Ready, type RejectReason, type TcpFlow } from "../f
 import { NIL } from "../memory/chunks.ts";
 import { Unreachable } from "../wire/icmp.ts";
 import { isMapped, Protocol } from "../wire/ip.ts";
-import { ACK_FLAG, RST } from "../wire/tcp.ts";
 import { KEY_REMOTE, KEY_WORDS, type TcpContext } from "./context.ts";
-import { sendResetOf } from "./reset.ts";
+import { endWithReset } from "./reset.ts";
 import { appendToSendQueue, sendLimit } from "./send-queue.ts";
 import { seqAdd, seqDiff } from "./seq.ts";
 import { Event, STATE_NAMES, State, type StateName } from "./state.ts";
@@ -137,10 +136,11 @@ export class TcpConnection implements TcpFlow {
     if (tcb.slot >= 0 && tcb.state !== State.listen) return;
     tcb.released = true;
     if (tcb.slot < 0) return;
-    if (reason !== "drop" && !(reason !== "rst" && this.#sendUnreachable(UNREACHABLE[reason]))) {
-      sendResetOf(ctx, tcb, 0, tcb.rcvNxt, RST | ACK_FLAG);
+    if (reason === "drop" || (reason !== "rst" && this.#sendUnreachable(UNREACHABLE[reason]))) {
+      ctx.detach(tcb, "FLOW_ABORTED");
+    } else {
+      endWithReset(ctx, tcb);
     }
-    ctx.detach(tcb, "FLOW_ABORTED");
   }
 
   #sendUnreachable(reason: Unreachable): boolean {
@@ -234,12 +234,14 @@ export class TcpConnection implements TcpFlow {
     tcb.rcvQueued -= count;
     ctx.bytesBuffered -= count;
     if (tcb.slot < 0 && tcb.rcvQueued === 0) ctx.unread.delete(tcb);
-    if (tcb.slot >= 0 && !tcb.finReceived && windowUpdateIsDue(ctx, tcb)) ctx.markDirty(tcb);
+    if (tcb.slot < 0 || tcb.finReceived) return;
+    if (windowUpdateIsDue(ctx, tcb)) ctx.markDirty(tcb);
+    else if (tcb.windowIsShort && ctx.slab.short) ctx.awaitMemory(tcb);
   }
 
   /** Moves small unread runs out of big blocks: for an owner that cannot pass them on at once. */
   compactUnread(): void {
-    this.#ctx.chunks.compact(this.#tcb.rcvHead, COMPACT_LIMIT);
+    this.#ctx.chunks.compact(this.#tcb.rcvHead);
   }
 
   /** Bytes that `write` takes now. */
@@ -331,10 +333,7 @@ export class TcpConnection implements TcpFlow {
     tcb.released = true;
     ctx.discardReceived(tcb);
     if (tcb.slot < 0) return;
-    // A sequence number the peer accepts: the highest sent. Before accept there is none, so it is the answer to the SYN.
-    if (tcb.state === State.listen) sendResetOf(ctx, tcb, 0, tcb.rcvNxt, RST | ACK_FLAG);
-    else sendResetOf(ctx, tcb, tcb.sndMax, tcb.rcvNxt, RST | ACK_FLAG);
-    ctx.detach(tcb, "FLOW_ABORTED");
+    endWithReset(ctx, tcb);
   }
 
   /** A snapshot of the flow's numbers. */
@@ -359,8 +358,6 @@ export class TcpConnection implements TcpFlow {
   }
 }
 
-/** Runs up to this length are copied together when they have to wait. */
-const COMPACT_LIMIT = 4096;
 /** Most bytes that `write` copies in one piece: what the end of a block may be wasted by. */
 const COPY_BYTES = 16 * 1024;
 

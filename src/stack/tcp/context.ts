@@ -18,6 +18,7 @@ import { type Event, nextState, State } from "./state.ts";
 import type { Tcb } from "./tcb.ts";
 import { TimeWaitTable } from "./time-wait.ts";
 import { TimerTable } from "./timer-table.ts";
+import { windowUpdateIsDue } from "./window.ts";
 
 /** Words in the key of a TCP flow: local address, remote address, both ports. */
 export const KEY_WORDS = 9;
@@ -51,7 +52,11 @@ export class TcpContext {
   readonly ready: Tcb[] = [];
   /** Flows that are over but have bytes which their owner may still read. */
   readonly unread: Set<Tcb> = new Set();
-  /** Flows between SYN and the end of the handshake. */
+  /** Flows whose window could not open for want of memory. */
+  readonly starved: Tcb[] = [];
+  /** Free blocks when they were looked at last. */
+  #starvedAt = 0;
+  /** Flows in SYN-RECEIVED. */
   halfOpen = 0;
   /** Dropped packets by reason. */
   readonly drops: Float64Array;
@@ -115,6 +120,26 @@ export class TcpContext {
     this.dirty.push(tcb);
   }
 
+  /** The window of `tcb` is to be looked at again when memory has come back. */
+  awaitMemory(tcb: Tcb): void {
+    if (tcb.awaitsMemory) return;
+    tcb.awaitsMemory = true;
+    this.starved.push(tcb);
+    this.#starvedAt = this.slab.available;
+  }
+
+  /** Looks at the windows that wait for memory, when there is more of it than last time. */
+  feedStarved(): void {
+    if (this.starved.length === 0 || this.slab.available <= this.#starvedAt) return;
+    for (const tcb of this.starved.splice(0)) {
+      tcb.awaitsMemory = false;
+      if (tcb.slot < 0) continue;
+      if (windowUpdateIsDue(this, tcb)) this.markDirty(tcb);
+      else this.awaitMemory(tcb);
+    }
+    this.#starvedAt = this.slab.available;
+  }
+
   /** Tells the flow's owner something; a released flow has no owner. */
   markReady(tcb: Tcb, bits: number): void {
     if (tcb.released) return;
@@ -131,7 +156,8 @@ export class TcpContext {
       this.impossibleTransitions++;
       return;
     }
-    if (tcb.state <= State.synReceived && next > State.synReceived) this.halfOpen--;
+    if (next === State.synReceived) this.halfOpen++;
+    else if (tcb.state === State.synReceived) this.halfOpen--;
     tcb.state = next as State;
   }
 
@@ -183,7 +209,7 @@ export class TcpContext {
   #leaveTables(tcb: Tcb): void {
     const slot = tcb.slot;
     if (!tcb.released) tcb.connection?.keepKey();
-    if (tcb.state <= State.synReceived) this.halfOpen--;
+    if (tcb.state === State.synReceived) this.halfOpen--;
     this.timers.clearAll(slot);
     this.tcbs[slot] = null;
     tcb.slot = -1;

@@ -64,7 +64,6 @@ function announce(ctx: TcpContext, packet: IpPacket, seg: TcpSegment): void {
     addressSum(packet.destination0, packet.destination1, packet.destination2, packet.destination3);
   const tcb = new Tcb(slot, isIpv4, seg.destinationPort, seg.sourcePort, addresses, settings.initialRtoMs);
   ctx.tcbs[slot] = tcb;
-  ctx.halfOpen++;
   tcb.irs = seg.seq;
   tcb.rcvNxt = seqAdd(seg.seq, 1);
   tcb.rcvAdv = tcb.rcvNxt;

@@ -30,7 +30,10 @@ export interface TcpOptions {
   readonly minRtoMs?: number;
   /** Ceiling of the RTO (RFC 6298 §2.5). Default 60,000. */
   readonly maxRtoMs?: number;
-  /** Flows that may wait for their handshake at once. Default 1024. */
+  /**
+   * Flows that may wait in SYN-RECEIVED for the client's ACK. Default 1024. Those that wait for their owner to accept
+   * them count towards `maxFlows` only.
+   */
   readonly synBacklog?: number;
   /** Retransmissions of a SYN-ACK before the flow is forgotten. Default 5. */
   readonly synAckRetries?: number;

@@ -1,5 +1,5 @@
 /** Bytes beyond RCV.NXT: a sorted list of disjoint runs (RFC 9293 §3.10.7.4, seventh step, SHLD-31). */
-import { NIL } from "../memory/chunks.ts";
+import { NIL, SMALL_RUN } from "../memory/chunks.ts";
 import { Drop } from "../wire/drop.ts";
 import type { TcpContext } from "./context.ts";
 import { seqAdd, seqDiff, seqLeq, seqLt } from "./seq.ts";
@@ -7,8 +7,6 @@ import type { Tcb } from "./tcb.ts";
 
 /** Most runs a flow may hold: a 2 MiB window in segments of 1 KiB. Bounds the walk that finds a place. */
 const MAX_RUNS = 2048;
-/** Runs up to this length are copied together, so that small segments do not pin big blocks. */
-const COPY_LIMIT = 1024;
 
 /**
  * Keeps `length` bytes at slab `offset` that start at sequence number `seq`, beyond RCV.NXT. Where they overlap what is
@@ -63,7 +61,7 @@ function link(
   length: number,
 ): number {
   const { chunks, slab } = ctx;
-  const copy = length <= COPY_LIMIT ? slab.copyOut(offset, length) : -1;
+  const copy = length <= SMALL_RUN ? slab.copyOut(offset, length) : -1;
   const node = chunks.add(copy >= 0 ? copy : offset, length, seq);
   if (copy >= 0) slab.release(copy);
   chunks.setNext(node, next);

@@ -6,6 +6,7 @@ import { addressSum, Protocol } from "../wire/ip.ts";
 import { ACK_FLAG, emitTcp, RST, TCP_CHECKSUM, TCP_HEADER_LEN, type TcpSegment } from "../wire/tcp.ts";
 import { KEY_REMOTE, type TcpContext } from "./context.ts";
 import { seqAdd } from "./seq.ts";
+import { State } from "./state.ts";
 import type { Tcb } from "./tcb.ts";
 
 const words = new Int32Array(8);
@@ -69,6 +70,18 @@ export function sendResetOf(ctx: TcpContext, tcb: Tcb, seq: number, ack: number,
     flags,
     0,
   );
+}
+
+/** Ends `tcb` with a reset (RFC 9293 §3.10.5), as soon as the transmit queue has room for it. */
+export function endWithReset(ctx: TcpContext, tcb: Tcb): void {
+  if (!ctx.output.queue.hasRoom()) {
+    tcb.resetOwed = true;
+    ctx.markDirty(tcb);
+    return;
+  }
+  // A sequence number the peer accepts: the highest sent. Before accept there is none, so it is the answer to the SYN.
+  sendResetOf(ctx, tcb, tcb.state === State.listen ? 0 : tcb.sndMax, tcb.rcvNxt, RST | ACK_FLAG);
+  ctx.detach(tcb, "FLOW_ABORTED");
 }
 
 /**

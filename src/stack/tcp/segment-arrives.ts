@@ -1,7 +1,7 @@
 /** SEGMENT ARRIVES for a connection past LISTEN, in the order of RFC 9293 §3.10.7.4. */
 
 import { Ready } from "../flow/flow.ts";
-import { NIL } from "../memory/chunks.ts";
+import { NIL, SMALL_RUN } from "../memory/chunks.ts";
 import { Drop } from "../wire/drop.ts";
 import { ACK_FLAG, FIN, RST, SYN, type TcpSegment } from "../wire/tcp.ts";
 import { AckResult, acknowledge, enterEstablished, enterTimeWait } from "./acknowledge.ts";
@@ -242,7 +242,7 @@ function keepText(ctx: TcpContext, tcb: Tcb, seq: number, offset: number, length
     // The bytes that came first stay, whichever way round they came.
     insertOutOfOrder(ctx, tcb, seq, offset, length);
   } else {
-    appendReceived(ctx, tcb, ctx.chunks.add(offset, length, seq));
+    keepInOrder(ctx, tcb, seq, offset, length);
     tcb.rcvQueued += length;
     ctx.bytesBuffered += length;
     tcb.rcvNxt = seqAdd(seq, length);
@@ -256,6 +256,17 @@ function keepText(ctx: TcpContext, tcb: Tcb, seq: number, offset: number, length
     delayAck(ctx, tcb, segments);
   }
   if (tcb.oooFinKnown && tcb.rcvNxt === tcb.oooFin) receiveFin(ctx, tcb);
+}
+
+/** Queues text for the owner: by reference, but for small runs behind others, which may wait for long. */
+function keepInOrder(ctx: TcpContext, tcb: Tcb, seq: number, offset: number, length: number): void {
+  const { chunks } = ctx;
+  if (tcb.rcvQueued === 0 || length > SMALL_RUN) {
+    appendReceived(ctx, tcb, chunks.add(offset, length, seq));
+    return;
+  }
+  const node = chunks.addCopy(tcb.rcvTail, offset, length, seq);
+  if (node !== tcb.rcvTail) appendReceived(ctx, tcb, node);
 }
 
 /** RFC 9293 §3.8.6.3: every second full-sized segment is acknowledged, anything else within the delay. */

@@ -1,5 +1,5 @@
 /** Bytes on their way to the client: kept as slab references from SND.UNA on until they are acknowledged. */
-import { NIL } from "../memory/chunks.ts";
+import { NIL, SMALL_RUN } from "../memory/chunks.ts";
 import { MAX_PAYLOAD_REFS, type TransmitQueue } from "../memory/transmit-queue.ts";
 import type { TcpContext } from "./context.ts";
 import type { Tcb } from "./tcb.ts";
@@ -13,13 +13,19 @@ export function sendLimit(ctx: TcpContext): number {
 export function appendToSendQueue(ctx: TcpContext, tcb: Tcb, offset: number, length: number): void {
   const { chunks } = ctx;
   let at = 0;
-  // Small writes stand one behind the other in their block: one node serves them all.
-  if (tcb.sndTail !== NIL && chunks.extend(tcb.sndTail, offset, length)) {
-    at = chunks.length(tcb.sndTail) - length;
+  const tail = tcb.sndTail;
+  let node = tail;
+  // Small writes may stand one behind the other in their block: one node serves them all. Otherwise a small run behind
+  // others is copied, because it may wait for long.
+  if (tail === NIL || !chunks.extend(tail, offset, length)) {
+    const mayWait = tail !== NIL && length <= SMALL_RUN;
+    node = mayWait ? chunks.addCopy(tail, offset, length, 0) : chunks.add(offset, length, 0);
+  }
+  if (node === tail) {
+    at = chunks.length(tail) - length;
   } else {
-    const node = chunks.add(offset, length, 0);
-    if (tcb.sndTail === NIL) tcb.sndHead = node;
-    else chunks.setNext(tcb.sndTail, node);
+    if (tail === NIL) tcb.sndHead = node;
+    else chunks.setNext(tail, node);
     tcb.sndTail = node;
   }
   if (tcb.sndCursor === NIL) {

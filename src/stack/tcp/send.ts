@@ -22,6 +22,7 @@ import {
   TCP_HEADER_LEN,
 } from "../wire/tcp.ts";
 import { KEY_REMOTE, type TcpContext } from "./context.ts";
+import { endWithReset } from "./reset.ts";
 import { backedOffRto, restartRetransmitTimer, startRetransmitTimer, tsClock } from "./rto.ts";
 import { emitSack, sackOptionLength } from "./sack.ts";
 import { gather, gatherable, gathered } from "./send-queue.ts";
@@ -51,7 +52,13 @@ function segmentPayload(tcb: Tcb): number {
  */
 export function sendPending(ctx: TcpContext, tcb: Tcb): boolean {
   const { queue } = ctx.output;
-  if (tcb.slot < 0 || tcb.state === State.listen) return true;
+  if (tcb.slot < 0) return true;
+  if (tcb.resetOwed) {
+    if (!queue.hasRoom()) return false;
+    endWithReset(ctx, tcb);
+    return true;
+  }
+  if (tcb.state === State.listen) return true;
   if (tcb.synAckNow) {
     if (!queue.hasRoom()) return false;
     sendSynAck(ctx, tcb);

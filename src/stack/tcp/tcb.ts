@@ -153,6 +153,10 @@ export class Tcb {
   ready = 0;
   isReadyListed = false;
   isDirty = false;
+  /** In the list of flows whose window could not open for want of memory. */
+  awaitsMemory = false;
+  /** The flow is to end with a reset, for which the transmit queue had no room. */
+  resetOwed = false;
   /** Nobody reads any more: `close()` or `abort()` was called. */
   released = false;
   error: FlowErrorCode | null = null;

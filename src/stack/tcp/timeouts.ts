@@ -53,7 +53,7 @@ function onRetransmitTimer(ctx: TcpContext, tcb: Tcb): void {
       ctx.detach(tcb, "FLOW_TIMEOUT");
       return;
     }
-    if (tcb.unanswered === 0 && tcb.retries === 0) ctx.chunks.compact(tcb.sndHead, 4096);
+    ctx.chunks.compact(tcb.sndHead);
     tcb.unanswered++;
     tcb.retries++;
     tcb.probeNow = true;

@@ -5,8 +5,8 @@ import type { IpPacket } from "../wire/ip.ts";
 
 /** Words of a datagram's key: client address, destination address. */
 const ADDRESS_WORDS = 8;
-/** Most datagrams waiting: what one batch of the device may hold, super-datagrams counted by their parts. */
-const CAPACITY = 4096;
+/** Most datagrams waiting: what one batch of the device holds, super-datagrams of 1,200 bytes each counted by their parts. */
+const CAPACITY = 8192;
 
 /** A bounded queue; drained as a whole by `clear()`. */
 export class DatagramInbox implements Datagrams {
