@@ -115,12 +115,13 @@ async function readFlags(flags: RunFlags): Promise<RunOptions> {
     );
   }
   const addresses = flags.address.map((text) => parseCidrOption("--address", text));
+  const routes = await parseRoutes(flags.route);
   return {
     upstream: parseUpstream(proxy),
     device: parseDevice(flags.device),
-    mtu: parseMtu(flags.mtu, addresses),
+    mtu: parseMtu(flags.mtu, addresses, routes),
     addresses,
-    routes: await parseRoutes(flags.route),
+    routes,
     oif: flags.interface === undefined ? null : parseInterfaceName("--interface", flags.interface),
     mark: flags.fwmark === undefined ? 0 : parseMark(flags.fwmark),
     udpTimeoutMs: parseDuration("--udp-timeout", flags.udpTimeout, 1000, DAY_MS),

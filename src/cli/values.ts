@@ -26,12 +26,17 @@ function parseInteger(option: string, text: string, min: number, max: number, he
   throw badValue(option, text, `expected a number from ${min} to ${max}${hexToo ? ", decimal or with 0x" : ""}`);
 }
 
-/** `--mtu`, bytes. */
-export function parseMtu(text: string, addresses: readonly CidrOption[]): number {
+/** `--mtu`, bytes: large enough for IPv6 where an address or route is of that. */
+export function parseMtu(text: string, addresses: readonly CidrOption[], routes: readonly CidrOption[]): number {
   const mtu = parseInteger("--mtu", text, MTU_MIN, MTU_MAX, false);
-  const ipv6 = addresses.find(({ address }) => address.length === 16);
-  if (mtu >= MTU_MIN_IPV6 || ipv6 === undefined) return mtu;
-  throw badValue("--mtu", text, `IPv6 needs at least ${MTU_MIN_IPV6}; raise it or leave out --address ${ipv6.text}`);
+  if (mtu >= MTU_MIN_IPV6) return mtu;
+  const isIpv6 = ({ address }: CidrOption): boolean => address.length === 16;
+  const address = addresses.find(isIpv6);
+  const route = routes.find(isIpv6);
+  if (address === undefined && route === undefined) return mtu;
+  const culprit = address !== undefined ? `--address ${address.text}` : `--route ${route?.text}`;
+  const hint = culprit === "--route ::/0" ? " (of default, 0.0.0.0/0 is the IPv4 part)" : "";
+  throw badValue("--mtu", text, `IPv6 needs at least ${MTU_MIN_IPV6}; raise it or leave out ${culprit}${hint}`);
 }
 
 /** `--fwmark`, 32 bits; 0 is no mark. */

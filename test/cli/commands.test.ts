@@ -57,6 +57,10 @@ const badUsage: readonly Omit<FailureRow, "status">[] = [
     args: [...direct, "--mtu", "1000", "--address", "fd00::1/64"],
     line: "--mtu 1000: IPv6 needs at least 1280; raise it or leave out --address fd00::1/64",
   },
+  {
+    args: [...direct, "--mtu", "576", "--address", "10.0.0.1/24", "--route", "2001:db8::/32"],
+    line: "--mtu 576: IPv6 needs at least 1280; raise it or leave out --route 2001:db8::/32",
+  },
   { args: [...direct, "--address", "10.0.0.1/33"], line: /^--address: 10\.0\.0\.1\/33 has prefix length 33/ },
   { args: [...direct, "--address", "10.0.0.300/8"], line: /^--address: 10\.0\.0\.300\/8 is not an address/ },
   { args: [...direct, "--route", "10.0.0.1/8"], line: /^--route 10\.0\.0\.1\/8: .* did you mean 10\.0\.0\.0\/8$/ },

@@ -30,9 +30,10 @@ async function complaint(work: () => unknown): Promise<string> {
 const v6 = [parseCidrOption("--address", "fd00::1/64")];
 
 t.test("values: good ones", async (t) => {
-  t.equal(parseMtu("576", []), 576);
-  t.equal(parseMtu("65535", v6), 65_535);
-  t.equal(parseMtu("1280", v6), 1280);
+  t.equal(parseMtu("576", [], []), 576);
+  t.equal(parseMtu("65535", v6, []), 65_535);
+  t.equal(parseMtu("1280", v6, v6), 1280);
+  t.equal(parseMtu("576", [], [parseCidrOption("--route", "192.0.2.0/24")]), 576);
   t.equal(parseMark("0"), 0);
   t.equal(parseMark("4294967295"), 0xffff_ffff);
   t.equal(parseMark("0xCA6c"), 0xca6c);
@@ -72,12 +73,23 @@ t.test("values: durations", async (t) => {
 
 t.test("values: each bad one is named with what is expected", async (t) => {
   const rows: readonly (readonly [() => unknown, string])[] = [
-    [() => parseMtu("575", []), "--mtu 575: expected a number from 576 to 65535"],
-    [() => parseMtu("65536", []), "--mtu 65536: expected a number from 576 to 65535"],
-    [() => parseMtu("1500.5", []), "--mtu 1500.5: expected a number from 576 to 65535"],
-    [() => parseMtu("0x5dc", []), "--mtu 0x5dc: expected a number from 576 to 65535"],
-    [() => parseMtu("", []), '--mtu "": expected a number from 576 to 65535'],
-    [() => parseMtu("1279", v6), "--mtu 1279: IPv6 needs at least 1280; raise it or leave out --address fd00::1/64"],
+    [() => parseMtu("575", [], []), "--mtu 575: expected a number from 576 to 65535"],
+    [() => parseMtu("65536", [], []), "--mtu 65536: expected a number from 576 to 65535"],
+    [() => parseMtu("1500.5", [], []), "--mtu 1500.5: expected a number from 576 to 65535"],
+    [() => parseMtu("0x5dc", [], []), "--mtu 0x5dc: expected a number from 576 to 65535"],
+    [() => parseMtu("", [], []), '--mtu "": expected a number from 576 to 65535'],
+    [
+      () => parseMtu("1279", v6, []),
+      "--mtu 1279: IPv6 needs at least 1280; raise it or leave out --address fd00::1/64",
+    ],
+    [
+      () => parseMtu("576", [], [parseCidrOption("--route", "2001:db8::/32")]),
+      "--mtu 576: IPv6 needs at least 1280; raise it or leave out --route 2001:db8::/32",
+    ],
+    [
+      async () => parseMtu("576", [], await parseRoutes(["default"])),
+      "--mtu 576: IPv6 needs at least 1280; raise it or leave out --route ::/0 (of default, 0.0.0.0/0 is the IPv4 part)",
+    ],
     [() => parseMark("-1"), "--fwmark -1: expected a number from 0 to 4294967295, decimal or with 0x"],
     [() => parseMark("4294967296"), "--fwmark 4294967296: expected a number from 0 to 4294967295, decimal or with 0x"],
     [() => parseMark("0x"), "--fwmark 0x: expected a number from 0 to 4294967295, decimal or with 0x"],
