@@ -6,7 +6,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#define STREAM_EVENTS (int32_t)(EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
+#define STREAM_EVENTS (int32_t)(EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET)
 #define SEND_FLAGS (MSG_NOSIGNAL | MSG_DONTWAIT)
 #define MAX_SEND_IOV 256
 
@@ -21,6 +21,8 @@ static int32_t dial(int fd, const struct sockaddr_storage *to, socklen_t to_len,
   socklen_t error_len = sizeof error;
   struct pollfd pfd = {.fd = fd, .events = POLLOUT, .revents = 0};
   if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) < 0) return -errno;
+  /* RFC 6093 section 4: urgent data stays in line. */
+  if (setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &one, sizeof one) < 0) return -errno;
   if (connect(fd, (const struct sockaddr *)to, to_len) == 0) {
     desc[D_CONNECTED] = 1;
   } else if (errno != EINPROGRESS) {

@@ -24,6 +24,7 @@ import { Poller, type PollSink } from "../io/poller.ts";
 import type { SocketSink } from "../io/sockets.ts";
 import type { Logger } from "../proxy/logger.ts";
 import { Relay, type RelayStats } from "../proxy/relay.ts";
+import { ServerAddresses } from "../proxy/server-addresses.ts";
 import { UdpRelay, type UdpRelayStats } from "../proxy/udp-relay.ts";
 import type { Upstream } from "../proxy/upstream.ts";
 import type { IpBytes } from "../stack/flow/address.ts";
@@ -127,9 +128,10 @@ export class Engine implements PollSink, SocketSink {
       ...(options.interface === undefined ? {} : { interface: options.interface }),
     });
     const handshakeTimeoutMs = options.handshakeTimeoutMs ?? 30_000;
+    const servers = new ServerAddresses(serverAddresses);
     this.#relay = new Relay(this.#sockets, this.#slab, {
       upstream,
-      serverAddresses,
+      servers,
       logger,
       earlyAccept: options.earlyAccept ?? false,
       connectTimeoutMs: options.connectTimeoutMs ?? 10_000,
@@ -140,7 +142,7 @@ export class Engine implements PollSink, SocketSink {
       this.#stack,
       {
         upstream,
-        serverAddresses,
+        servers,
         logger,
         idleMs: options.udpTimeoutMs ?? 120_000,
         handshakeTimeoutMs,

@@ -24,8 +24,8 @@ const READABLE = 2;
 const PAUSED = 4;
 /** In the list of readable handles. */
 const LISTED = 8;
-/** The kernel has announced an error: read until it shows. */
-const FAILING = 16;
+/** An error was announced, or urgent data, at whose mark reads stop: read until there is really nothing more. */
+const UNSURE = 16;
 /** The end of input was reported. */
 const ENDED = 32;
 /** A write was cut short. */
@@ -33,6 +33,9 @@ const BLOCKED = 64;
 const OPEN = 128;
 /** The peer's FIN is behind what can be read: a read that finds less than it asked for has come to the end. */
 const ENDING = 256;
+const STREAM = 1024;
+/** Our FIN was sent. */
+const FIN_SENT = 512;
 
 /** Free bytes a stream read needs: less would make many small reads of a fast stream. */
 const READ_ROOM = 32 * 1024;
@@ -113,7 +116,7 @@ export class AddonSockets implements Sockets {
   }
 
   connect(address: IpBytes, port: number, first: Uint8Array | null): number {
-    const handle = this.#allocate(OPEN | CONNECTING);
+    const handle = this.#allocate(OPEN | STREAM | CONNECTING);
     const at = this.#fillAddress(address, port);
     const words = this.words;
     words[at + 9] = handle;
@@ -236,9 +239,9 @@ export class AddonSockets implements Sockets {
       if (this.#generations[handle] !== generation || !this.#isOpen(handle)) return;
       flags = this.#flags[handle] as number;
     }
-    if ((events & Epoll.ERR) !== 0) flags |= FAILING;
-    else if ((events & (Epoll.RDHUP | Epoll.HUP)) !== 0) flags |= ENDING;
-    if ((events & (Epoll.IN | Epoll.RDHUP | Epoll.HUP | Epoll.ERR)) !== 0) flags |= READABLE;
+    if ((events & (Epoll.ERR | Epoll.PRI)) !== 0) flags |= UNSURE;
+    if ((events & (Epoll.RDHUP | Epoll.HUP)) !== 0) flags |= ENDING;
+    if ((events & (Epoll.IN | Epoll.PRI | Epoll.RDHUP | Epoll.HUP | Epoll.ERR)) !== 0) flags |= READABLE;
     const unblocked = (flags & BLOCKED) !== 0 && (events & (Epoll.OUT | Epoll.ERR | Epoll.HUP)) !== 0;
     if (unblocked) flags &= ~BLOCKED;
     this.#flags[handle] = flags;
@@ -359,9 +362,9 @@ export class AddonSockets implements Sockets {
     if (result > 0) {
       const generation = this.#generations[handle];
       // Less than asked for: the socket is empty. FIN had arrived before the read, so then this was the last of it.
-      const isLast = result < asked && (flags & (ENDING | FAILING)) === ENDING;
+      const isLast = result < asked && (flags & (ENDING | UNSURE)) === ENDING;
       if (isLast) this.#flags[handle] = (flags | ENDED) & ~READABLE;
-      else if (result < asked && (flags & FAILING) === 0) this.#flags[handle] = flags & ~READABLE;
+      else if (result < asked && (flags & UNSURE) === 0) this.#flags[handle] = flags & ~READABLE;
       else if ((flags & PAUSED) === 0) this.#list(handle, this.#readable);
       this.#sink.onData(handle, offset, result);
       if (isLast && this.#generations[handle] === generation && this.#isOpen(handle)) this.#sink.onEnd(handle);
@@ -419,7 +422,10 @@ export class AddonSockets implements Sockets {
     );
     if (count === 0) return false;
     if (count < 0) {
-      this.#reportDatagramError(handle, -count, metaAt);
+      if (!this.#reportQueuedErrors(handle) && this.#isOpen(handle)) {
+        this.sender.port = 0;
+        this.#sink.onDatagramError(handle, -count);
+      }
       return true;
     }
     const words = this.words;
@@ -436,9 +442,10 @@ export class AddonSockets implements Sockets {
     return true;
   }
 
-  /** Tells the sink of an error, with the destination concerned when the kernel has kept it. */
-  #reportDatagramError(handle: number, errno: number, metaAt: number): void {
+  /** Tells the sink of the errors that the kernel has kept, each with the destination concerned. @returns whether any */
+  #reportQueuedErrors(handle: number): boolean {
     const { words } = this;
+    const metaAt = this.#metaAt;
     const fd = this.#fds[handle] as number;
     let told = false;
     while (this.#isOpen(handle) && this.#addon.udpReadError(fd, this.#slabId, metaAt << 2) === 1) {
@@ -447,11 +454,10 @@ export class AddonSockets implements Sockets {
       told = true;
       this.#sink.onDatagramError(handle, words[metaAt] as number);
     }
-    if (told || !this.#isOpen(handle)) return;
-    this.sender.port = 0;
-    this.#sink.onDatagramError(handle, errno);
+    return told;
   }
 
+  /** Takes the address whose family stands at `words[at + 2]`, with port and address behind it. */
   #takeSender(at: number): void {
     const { sender, words } = this;
     const { view } = this.#slab;
@@ -523,6 +529,8 @@ export class AddonSockets implements Sockets {
         headAt = this.#copy(head, headLength);
       }
     }
+    // What was flushed may have closed this very socket.
+    if (!this.#isOpen(handle)) return;
     this.#datagramHandle = handle;
     const words = this.words;
     const at = this.#datagramAt;
@@ -554,10 +562,24 @@ export class AddonSockets implements Sockets {
     this.#datagramAt = at;
     if (left === 0 || !this.#isOpen(handle)) return;
     const fd = this.#fds[handle] as number;
+    let isRetry = false;
     while (left > 0) {
       const sent = this.#addon.udpWrite(fd, this.#slabId, at << 2, (end - at) << 2, left);
+      if (sent < 0 && sent !== -Errno.EAGAIN) {
+        // An error that was pending is of an earlier datagram: then this one has not been tried yet.
+        const wasPending = this.#reportQueuedErrors(handle);
+        if (!this.#isOpen(handle)) return;
+        if (wasPending && !isRetry) {
+          isRetry = true;
+          continue;
+        }
+        if (!wasPending) {
+          this.#takeSender(at - 1);
+          this.#sink.onDatagramError(handle, -sent);
+        }
+      }
+      isRetry = false;
       // A datagram that the kernel does not take is lost, as datagrams may be; the ones behind it are not.
-      if (sent < 0 && sent !== -Errno.EAGAIN) this.#reportDatagramError(handle, -sent, this.#metaAt);
       const skip = Math.max(1, sent);
       for (let i = 0; i < skip && left > 0; i++, left--) {
         at += DATAGRAM_ENTRY_WORDS + 2 * (this.words[at] as number);
@@ -594,8 +616,10 @@ export class AddonSockets implements Sockets {
         continue;
       }
       const sent = Math.max(0, result);
+      const ended = (flags & StreamFlag.SHUTDOWN) !== 0 && sent === length;
       if (sent < length) this.#flags[handle] = (this.#flags[handle] as number) | BLOCKED;
-      this.#sink.onSent(handle, sent, length, (flags & StreamFlag.SHUTDOWN) !== 0 && sent === length);
+      if (ended) this.#flags[handle] = (this.#flags[handle] as number) | FIN_SENT;
+      this.#sink.onSent(handle, sent, length, ended);
     }
     this.#writeAt = start;
     this.#writeCount = 0;
@@ -638,7 +662,12 @@ export class AddonSockets implements Sockets {
   }
 
   closeAll(): void {
-    for (let handle = 0; handle < this.#used; handle++) this.close(handle);
+    // A stream that is cut off must not look complete to the other end.
+    for (let handle = 0; handle < this.#used; handle++) {
+      const flags = this.#flags[handle] as number;
+      if ((flags & (STREAM | FIN_SENT)) === STREAM) this.reset(handle);
+      else this.close(handle);
+    }
     this.#input.close();
     this.#slab.release(this.#area);
     this.#slab.release(this.#copies);

@@ -98,7 +98,7 @@ export interface Addon {
 
   /**
    * Open a TCP socket (non-blocking, no Nagle delay), start connecting, try to send the first bytes at once, and
-   * watch it for IN, OUT, RDHUP, edge-triggered. Words at `descOff` (16):
+   * watch it for IN, PRI, OUT, RDHUP, edge-triggered. Words at `descOff` (16):
    * family 4 or 6; port; address (4 words); scope id; mark (0 none); offset of a 16-byte interface name or -1;
    * token (-1: do not watch); gen; data offset; data length; out: bytes sent; out: 1 if already connected.
    * @returns a descriptor; on failure nothing stays open

@@ -102,6 +102,6 @@ export interface Sockets {
   close(handle: number): void;
   /** Closes a stream with a reset. */
   reset(handle: number): void;
-  /** Closes everything. */
+  /** Closes everything; streams whose end was not sent are reset. */
   closeAll(): void;
 }

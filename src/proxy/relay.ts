@@ -20,11 +20,12 @@
  */
 import { Errno, errnoName } from "../io/addon.ts";
 import type { Sockets } from "../io/sockets.ts";
-import { type Endpoint, formatEndpoint, type IpBytes } from "../stack/flow/address.ts";
+import { type Endpoint, formatEndpoint } from "../stack/flow/address.ts";
 import { type FlowStack, Ready, type TcpFlow } from "../stack/flow/flow.ts";
 import { DeadlineQueue } from "./deadlines.ts";
 import type { Logger } from "./logger.ts";
 import { REJECT_REASONS, refusalOfErrno } from "./refusals.ts";
+import type { ServerAddresses } from "./server-addresses.ts";
 import { type Handshake, HandshakeStep, Refusal, type Upstream } from "./upstream.ts";
 
 /** The upstream's answer is in: bytes flow. */
@@ -48,8 +49,8 @@ const WRITE_REFS = 128;
 
 export interface RelayOptions {
   readonly upstream: Upstream;
-  /** Addresses of the upstream's server, in order of preference; empty for `direct://`. */
-  readonly serverAddresses: readonly IpBytes[];
+  /** Addresses of the upstream's server; empty for `direct://`. */
+  readonly servers: ServerAddresses;
   readonly logger: Logger;
   /** Accept flows before the upstream has answered. Default false. */
   readonly earlyAccept: boolean;
@@ -74,8 +75,7 @@ export class Relay {
   readonly #sockets: Sockets;
   readonly #slab: FlowStack["slab"];
   readonly #upstream: Upstream;
-  readonly #servers: readonly IpBytes[];
-  #server = 0;
+  readonly #servers: ServerAddresses;
   readonly #logger: Logger;
   readonly #earlyAccept: boolean;
   readonly #flows: (TcpFlow | null)[] = [];
@@ -83,6 +83,9 @@ export class Relay {
   #bits: Uint8Array = new Uint8Array(256);
   /** When the flow is given up, by handle; 0 when it is open. */
   #deadlines: Float64Array = new Float64Array(256);
+  /** Which of the server's addresses each stream goes to, and how many its flow has tried. */
+  #serverOf: Uint8Array = new Uint8Array(256);
+  #attempts: Uint8Array = new Uint8Array(256);
   readonly #connects: DeadlineQueue;
   readonly #answers: DeadlineQueue;
   readonly #isVoid: (handle: number, at: number) => boolean;
@@ -100,7 +103,7 @@ export class Relay {
     this.#sockets = sockets;
     this.#slab = slab;
     this.#upstream = options.upstream;
-    this.#servers = options.serverAddresses;
+    this.#servers = options.servers;
     this.#logger = options.logger;
     this.#earlyAccept = options.earlyAccept;
     this.#connects = new DeadlineQueue(options.connectTimeoutMs);
@@ -145,8 +148,9 @@ export class Relay {
   #expire(queue: DeadlineQueue, what: string): void {
     for (let handle = queue.takeDue(this.#now); handle >= 0; handle = queue.takeDue(this.#now)) {
       if (this.#deadlines[handle] !== queue.takenAt) continue;
-      const direct = this.#upstream.server === null;
-      this.#refuse(handle, direct ? Refusal.hostUnreachable : Refusal.proxyFault, `${this.#upstream.label} ${what}`);
+      const reason = `${this.#upstream.label} ${what}`;
+      if (this.#upstream.server === null) this.#refuse(handle, Refusal.hostUnreachable, reason);
+      else if (queue !== this.#connects || !this.#tryNext(handle)) this.#refuse(handle, Refusal.proxyFault, reason);
     }
   }
 
@@ -193,49 +197,72 @@ export class Relay {
       flow.reject("rst");
       return;
     }
-    const destination = flow.local;
-    const handshake = upstream.connect({ host: destination.address, port: destination.port });
-    const target = this.#target(destination);
+    const { server } = upstream;
+    if (server === null) this.#connect(flow, flow.local, 0, 0);
+    else this.#connectToServer(flow, this.#servers.preferred, 1);
+    if (this.#earlyAccept && flow.tag >= 0) flow.accept();
+  }
+
+  /** Connects to the upstream's server at address `index`, or to the next one that does not fail at once. */
+  #connectToServer(flow: TcpFlow, index: number, attempt: number): void {
+    const port = this.#upstream.server?.port ?? 0;
+    this.#connect(flow, { address: this.#servers.at(index), port }, index, attempt);
+  }
+
+  #connect(flow: TcpFlow, target: Endpoint, index: number, attempt: number): void {
+    const { address, port } = flow.local;
+    const handshake = this.#upstream.connect({ host: address, port });
     const first = handshake === null ? null : handshake.start();
     const handle = this.#sockets.connect(target.address, target.port, first);
     if (handle < 0) {
-      this.#refuseUndialled(flow, -handle, target);
+      if (attempt < this.#servers.count && !isOutOfDescriptors(-handle)) {
+        this.#connectToServer(flow, this.#servers.after(index), attempt + 1);
+      } else {
+        this.#refuseUndialled(flow, -handle, target);
+      }
       return;
     }
     this.#reserve(handle);
     flow.tag = handle;
     this.#flows[handle] = flow;
     this.#handshakes[handle] = handshake;
-    this.#bits[handle] = (this.#bit(handle) & LISTED) | 0;
-    this.#unsentFirst(handle, first);
+    this.#bits[handle] = this.#bit(handle) & LISTED;
+    this.#serverOf[handle] = index;
+    this.#attempts[handle] = attempt;
+    // The greeting left with the connection, or is sent when it stands.
+    if (first !== null && this.#sockets.firstSent === first.length) this.#set(handle, CONNECTED);
     this.#deadlines[handle] = this.#connects.add(handle, this.#now);
     this.#dialing++;
-    if (this.#earlyAccept) flow.accept();
   }
 
-  /** The greeting left with the connection, or is sent when it stands. */
-  #unsentFirst(handle: number, first: Uint8Array | null): void {
-    if (first !== null && this.#sockets.firstSent === first.length) this.#set(handle, CONNECTED);
-  }
-
-  #target(destination: Endpoint): Endpoint {
-    const { server } = this.#upstream;
-    if (server === null) return destination;
-    const address = this.#servers[this.#server % this.#servers.length];
-    if (address === undefined) throw new Error(`no address of ${server.host} is known`);
-    return { address, port: server.port };
+  /** Dials again for the flow of `handle`, at the server's next address; false when all were tried. */
+  #tryNext(handle: number): boolean {
+    const attempt = this.#attempts[handle] as number;
+    if (attempt >= this.#servers.count || (this.#bit(handle) & CONNECTED) !== 0) return false;
+    const flow = this.#flows[handle] as TcpFlow;
+    const index = this.#servers.after(this.#serverOf[handle] as number);
+    this.#forget(handle);
+    this.#sockets.close(handle);
+    flow.tag = -1;
+    this.#connectToServer(flow, index, attempt + 1);
+    return true;
   }
 
   #refuseUndialled(flow: TcpFlow, errno: number, target: Endpoint): void {
     this.#refused++;
     const refusal = this.#upstream.server === null ? refusalOfErrno(errno) : Refusal.proxyFault;
-    flow.reject(REJECT_REASONS[refusal]);
-    const local = errno === Errno.EMFILE || errno === Errno.ENFILE;
-    if (local) {
+    if (this.#isAccepted(flow)) flow.abort();
+    else flow.reject(REJECT_REASONS[refusal]);
+    if (isOutOfDescriptors(errno)) {
       this.#logger.warn(`No descriptors left for new flows (${errnoName(-errno)}): raise the limit with "ulimit -n"`);
     } else if (refusal === Refusal.proxyFault) {
       this.#logger.warn(this.#cannotConnect(errno, target));
     }
+  }
+
+  /** Whether a flow that is not open yet was accepted early; it can only be reset then. */
+  #isAccepted(flow: TcpFlow): boolean {
+    return this.#earlyAccept && flow.isAccepted;
   }
 
   #cannotConnect(errno: number, target: Endpoint): string {
@@ -243,12 +270,15 @@ export class Relay {
     return `Cannot connect to the proxy at ${where} (${errnoName(-errno)}): is it running, and is the address right?`;
   }
 
+  /** Handles are shared with others: the first one seen here may be any number. */
   #reserve(handle: number): void {
-    if (handle >= this.#bits.length) {
-      const bits = new Uint8Array(this.#bits.length * 2);
-      bits.set(this.#bits);
-      this.#bits = bits;
-      const deadlines = new Float64Array(this.#deadlines.length * 2);
+    let length = this.#bits.length;
+    if (handle >= length) {
+      while (handle >= length) length *= 2;
+      this.#bits = grownBytes(this.#bits, length);
+      this.#serverOf = grownBytes(this.#serverOf, length);
+      this.#attempts = grownBytes(this.#attempts, length);
+      const deadlines = new Float64Array(length);
       deadlines.set(this.#deadlines);
       this.#deadlines = deadlines;
     }
@@ -269,6 +299,7 @@ export class Relay {
       this.#begin(handle);
       return;
     }
+    this.#servers.worked(this.#serverOf[handle] as number);
     this.#deadlines[handle] = this.#answers.add(handle, this.#now);
     if ((this.#bit(handle) & CONNECTED) === 0) {
       this.#set(handle, CONNECTED);
@@ -352,14 +383,13 @@ export class Relay {
   onError(handle: number, errno: number): void {
     const flow = this.#flows[handle] as TcpFlow;
     if ((this.#bit(handle) & OPEN) === 0) {
-      const target = this.#target(flow.local);
       if (this.#upstream.server === null) {
         this.#refuse(handle, refusalOfErrno(errno), errnoName(-errno));
       } else if ((this.#bit(handle) & CONNECTED) !== 0 && errno !== Errno.ECONNREFUSED) {
         this.#refuse(handle, Refusal.failed, "The proxy reset the connection during the handshake");
-      } else {
-        // Another address of the proxy may work: the next flow tries it.
-        this.#server++;
+      } else if (!this.#tryNext(handle)) {
+        const address = this.#servers.at(this.#serverOf[handle] as number);
+        const target = { address, port: this.#upstream.server.port };
         this.#refuse(handle, Refusal.proxyFault, this.#cannotConnect(errno, target));
       }
       return;
@@ -378,8 +408,7 @@ export class Relay {
     }
     this.#forget(handle);
     this.#sockets.close(handle);
-    // A flow that was accepted early can only be reset.
-    if (this.#earlyAccept) flow.abort();
+    if (this.#isAccepted(flow)) flow.abort();
     else flow.reject(REJECT_REASONS[refusal]);
   }
 
@@ -475,4 +504,14 @@ export class Relay {
     this.#deadlines[handle] = 0;
     this.#bits[handle] = this.#bit(handle) & LISTED;
   }
+}
+
+function isOutOfDescriptors(errno: number): boolean {
+  return errno === Errno.EMFILE || errno === Errno.ENFILE;
+}
+
+function grownBytes(bytes: Uint8Array, length: number): Uint8Array {
+  const copy = new Uint8Array(length);
+  copy.set(bytes);
+  return copy;
 }

@@ -17,6 +17,7 @@ import { formatEndpoint, type IpBytes, isUnspecified } from "../stack/flow/addre
 import { DATAGRAM_LOCAL, DATAGRAM_REMOTE, DatagramResult, type FlowStack } from "../stack/flow/flow.ts";
 import { KeyTable } from "../stack/flow/key-table.ts";
 import type { Logger } from "./logger.ts";
+import type { ServerAddresses } from "./server-addresses.ts";
 import { emitUdpHeader, parseUdpHeader, Socks5UdpHeader, Socks5UdpResult, UDP_HEADER_IPV6 } from "./socks5-udp.ts";
 import { type Handshake, HandshakeStep, Refusal, type Upstream } from "./upstream.ts";
 
@@ -66,6 +67,10 @@ class Association {
   expiresAt: number;
   dnsOnly = true;
   greeted = false;
+  /** Which of the server's addresses the control connection goes to, and how many were tried. */
+  server = 0;
+  attempts = 0;
+  connected = false;
   /** Datagrams of the inbox for this association, in the turn at hand. */
   readonly batch: number[] = [];
   /** The destination sent to last, and the SOCKS5 header for it. */
@@ -86,7 +91,8 @@ class Association {
 
 export interface UdpRelayOptions {
   readonly upstream: Upstream;
-  readonly serverAddresses: readonly IpBytes[];
+  /** Addresses of the upstream's server; empty for `direct://`. */
+  readonly servers: ServerAddresses;
   readonly logger: Logger;
   /** Idle time after which an association ends. */
   readonly idleMs: number;
@@ -124,6 +130,8 @@ export class UdpRelay {
   #now = 0;
   #nextSweep = Number.POSITIVE_INFINITY;
   #refusedUntil = 0;
+  /** Whether the proxy has ever granted an association. */
+  #hasWorked = false;
   #datagramsUp = 0;
   #datagramsDown = 0;
   #dropped = 0;
@@ -162,6 +170,7 @@ export class UdpRelay {
     for (const association of this.#bySlot) {
       if (association === null) continue;
       if (association.handshake !== null && association.expiresAt <= this.#now) {
+        if (this.#tryNext(association)) continue;
         this.#options.logger.warn(`${this.#options.upstream.label} did not answer UDP ASSOCIATE in time`);
         this.#refuse(association);
       } else if (association.usedAt + this.#idleMs(association) <= this.#now) {
@@ -197,7 +206,7 @@ export class UdpRelay {
 
   #onClientDatagram(i: number): void {
     const { inbox } = this.#stack;
-    if (this.#options.upstream.udp === "none" || this.#now < this.#refusedUntil) {
+    if (this.#options.upstream.udp === "none") {
       this.#sendUnreachable(i);
       return;
     }
@@ -267,6 +276,7 @@ export class UdpRelay {
 
   /** Makes an association for the client endpoint in `#key`; null when the upstream cannot be asked. */
   #associate(clientPort: number): Association | null {
+    if (this.#now < this.#refusedUntil) return null;
     if (this.#table.size >= this.#options.maxAssociations) this.#evictIdlest();
     const words = new Int32Array(8);
     for (let i = 0; i < 4; i++) words[i] = this.#key[i] as number;
@@ -280,29 +290,33 @@ export class UdpRelay {
       association.waiting = null;
       return association;
     }
-    return this.#startControl(association) ? association : null;
+    return this.#startControl(association, this.#options.servers.preferred) ? association : null;
   }
 
-  #startControl(association: Association): boolean {
-    const { upstream, serverAddresses } = this.#options;
+  /** Connects to the proxy at address `index`, or to the next one that does not fail at once. */
+  #startControl(association: Association, index: number): boolean {
+    const { upstream, servers, logger } = this.#options;
     const handshake = upstream.associate();
-    const server = serverAddresses[0];
-    if (handshake === null || upstream.server === null || server === undefined) {
+    if (handshake === null || upstream.server === null) {
       this.#end(association);
       return false;
     }
     const first = handshake.start();
-    const handle = this.#sockets.connect(server, upstream.server.port, first);
+    const address = servers.at(index);
+    association.attempts++;
+    const handle = this.#sockets.connect(address, upstream.server.port, first);
     if (handle < 0) {
-      this.#options.logger.warn(
-        `Cannot connect to the proxy at ${formatEndpoint(server, upstream.server.port)} for UDP (${errnoName(handle)})`,
-      );
+      if (association.attempts < servers.count) return this.#startControl(association, servers.after(index));
+      const where = formatEndpoint(address, upstream.server.port);
+      logger.warn(`Cannot connect to the proxy at ${where} for UDP (${errnoName(handle)})`);
       this.#end(association);
       return false;
     }
     association.control = handle;
+    association.server = index;
     association.handshake = handshake;
     association.greeted = this.#sockets.firstSent === first.length;
+    association.connected = association.greeted;
     this.#setHandle(handle, association);
     return true;
   }
@@ -327,6 +341,8 @@ export class UdpRelay {
 
   onConnected(handle: number): void {
     const association = this.#byHandle[handle] as Association;
+    association.connected = true;
+    this.#options.servers.worked(association.server);
     if (association.greeted || association.handshake === null) return;
     association.greeted = true;
     this.#write(handle, association.handshake.start());
@@ -356,7 +372,8 @@ export class UdpRelay {
       default: {
         const { upstream, logger } = this.#options;
         logger.warn(`${upstream.label} does not relay UDP: ${handshake.reason}`);
-        if (handshake.refusal !== Refusal.proxyFault) this.#refusedUntil = this.#now + REFUSED_MS;
+        // A proxy that has relayed UDP before is only in trouble now.
+        if (handshake.refusal !== Refusal.proxyFault && !this.#hasWorked) this.#refusedUntil = this.#now + REFUSED_MS;
         this.#refuse(association);
       }
     }
@@ -364,6 +381,7 @@ export class UdpRelay {
 
   #onAssociated(association: Association, handshake: Handshake): void {
     association.handshake = null;
+    this.#hasWorked = true;
     const peer = this.#sockets.peer(association.control);
     const bound = handshake.bound;
     // RFC 1928 leaves an unspecified BND.ADDR open; proxies mean the address they were reached at. So do names.
@@ -503,11 +521,23 @@ export class UdpRelay {
   onError(handle: number, errno: number): void {
     const association = this.#byHandle[handle] as Association;
     if (association.handshake !== null) {
+      if (this.#tryNext(association)) return;
       this.#options.logger.warn(`Cannot reach ${this.#options.upstream.label} for UDP (${errnoName(-errno)})`);
       this.#refuse(association);
     } else {
       this.#end(association);
     }
+  }
+
+  /** Connects to the proxy's next address; false when the failed one was reached, or all were tried. */
+  #tryNext(association: Association): boolean {
+    const { servers } = this.#options;
+    if (association.connected || association.attempts >= servers.count) return false;
+    this.#byHandle[association.control] = null;
+    this.#sockets.close(association.control);
+    association.control = -1;
+    association.expiresAt = this.#now + this.#options.handshakeTimeoutMs;
+    return this.#startControl(association, servers.after(association.server));
   }
 
   /** Ends an association that did not come about, and tells the client for each datagram that waited. */

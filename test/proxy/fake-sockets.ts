@@ -48,6 +48,21 @@ export class FakeSockets implements Sockets {
     this.slab = slab;
   }
 
+  /** Makes the next handle `handle`, as if others had opened that many. */
+  skipTo(handle: number): void {
+    const gone: FakeSocket = {
+      kind: "stream",
+      address: null,
+      port: 0,
+      state: "closed",
+      paused: false,
+      written: [],
+      finSent: false,
+      datagrams: [],
+    };
+    while (this.all.length < handle) this.all.push(gone);
+  }
+
   get open(): number {
     return this.all.filter(({ state }) => state === "open").length;
   }
@@ -224,7 +239,10 @@ export class FakeFlow implements TcpFlow {
     return true;
   }
 
+  isAccepted = false;
+
   accept(): void {
+    this.isAccepted = true;
     this.done.push("accept");
   }
 

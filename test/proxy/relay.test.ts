@@ -2,6 +2,7 @@ import t from "tap";
 import { Errno } from "../../src/io/addon.ts";
 import type { Logger } from "../../src/proxy/logger.ts";
 import { Relay } from "../../src/proxy/relay.ts";
+import { ServerAddresses } from "../../src/proxy/server-addresses.ts";
 import { parseUpstream } from "../../src/proxy/url.ts";
 import { Ready } from "../../src/stack/flow/flow.ts";
 import { Slab } from "../../src/stack/memory/index.ts";
@@ -21,14 +22,14 @@ class Lab {
   readonly relay: Relay;
   readonly #scratch: number = this.slab.take();
 
-  constructor(url = "socks5://proxy.test:1080", earlyAccept = false) {
+  constructor(url = "socks5://proxy.test:1080", earlyAccept = false, servers: readonly Uint8Array[] = [PROXY]) {
     const write = (message: string): void => {
       this.log.push(message);
     };
     const logger: Logger = { isEnabled: () => true, error: write, warn: write, info: write, debug: () => {} };
     this.relay = new Relay(this.sockets, this.slab, {
       upstream: parseUpstream(url),
-      serverAddresses: url.startsWith("socks5") ? [PROXY] : [],
+      servers: new ServerAddresses(url.startsWith("socks5") ? servers : []),
       logger,
       earlyAccept,
       connectTimeoutMs: 10_000,
@@ -330,23 +331,63 @@ t.test("no descriptors left: the client is refused and the log names the remedy"
   t.match(lab.log[0], /EMFILE.*ulimit -n/);
 });
 
-t.test("a proxy with several addresses: after a failure the next flow tries the next one", async (t) => {
-  const slab = new Slab(4 << 20);
-  const sockets = new FakeSockets(slab);
-  const silent: Logger = { isEnabled: () => false, error: () => {}, warn: () => {}, info: () => {}, debug: () => {} };
-  const relay = new Relay(sockets, slab, {
-    upstream: parseUpstream("socks5://proxy.test"),
-    serverAddresses: [PROXY, Uint8Array.of(192, 0, 2, 2)],
-    logger: silent,
-    earlyAccept: false,
-    connectTimeoutMs: 10_000,
-    handshakeTimeoutMs: 30_000,
-  });
-  const first = new FakeFlow(slab, V4);
-  relay.onFlow(first);
-  sockets.close(first.tag);
-  relay.onError(first.tag, Errno.ECONNREFUSED);
-  const second = new FakeFlow(slab, V4);
-  relay.onFlow(second);
-  t.same([...(sockets.get(second.tag).address ?? [])], [192, 0, 2, 2]);
+const OTHER_PROXY = Uint8Array.of(192, 0, 2, 2);
+
+t.test("a proxy with several addresses: each is tried once a flow, and what worked comes first", async (t) => {
+  for (const { name, fail } of [
+    {
+      name: "refused later",
+      fail: (lab: Lab, flow: FakeFlow) => {
+        lab.sockets.close(flow.tag);
+        lab.relay.onError(flow.tag, Errno.ECONNREFUSED);
+      },
+    },
+    {
+      name: "no connection in time",
+      fail: (lab: Lab) => {
+        lab.relay.advance(10_001);
+        lab.relay.handleTimeout();
+      },
+    },
+  ]) {
+    const lab = new Lab("socks5://proxy.test", false, [PROXY, OTHER_PROXY]);
+    const flow = lab.dial();
+    fail(lab, flow);
+    t.same(flow.done, [], `${name}: the same flow goes on`);
+    t.same([...(lab.sockets.get(flow.tag).address ?? [])], [...OTHER_PROXY], name);
+    t.equal(lab.sockets.open, 1, name);
+    lab.open(flow);
+    t.same(flow.done, ["accept"], name);
+    const next = lab.dial();
+    t.same([...(lab.sockets.get(next.tag).address ?? [])], [...OTHER_PROXY], `${name}: later flows begin there`);
+    t.match(lab.relay.stats(), { open: 1, dialing: 1, refused: 0 });
+  }
+});
+
+t.test("a proxy address that fails at once is passed over; when all fail the client is refused", async (t) => {
+  const lab = new Lab("socks5://proxy.test", false, [PROXY, OTHER_PROXY]);
+  lab.sockets.failWith = Errno.ENETUNREACH;
+  const flow = lab.dial();
+  t.same([...(lab.sockets.get(flow.tag).address ?? [])], [...OTHER_PROXY]);
+  lab.sockets.failWith = Errno.ECONNREFUSED;
+  lab.sockets.close(flow.tag);
+  lab.relay.onError(flow.tag, Errno.ECONNREFUSED);
+  t.same(flow.done, ["reject rst"]);
+  t.equal(lab.log.length, 1);
+  t.match(lab.relay.stats(), { open: 0, dialing: 0, refused: 1 });
+});
+
+t.test("the first handle of the relay may be any number: others share them", async (t) => {
+  for (const url of ["socks5://proxy.test", "direct://"]) {
+    const lab = new Lab(url);
+    lab.sockets.skipTo(5000);
+    const flow = lab.dial();
+    const handle = lab.open(flow);
+    t.equal(handle, 5000);
+    t.same(flow.done, ["accept"], url);
+    flow.arrive([1, 2]);
+    lab.changed(flow);
+    t.same(lab.sockets.get(handle).written.slice(-2), [1, 2], url);
+    t.equal(lab.relay.nextTimeout(), Number.POSITIVE_INFINITY);
+  }
 });

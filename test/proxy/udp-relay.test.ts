@@ -1,6 +1,7 @@
 import t from "tap";
 import { Errno } from "../../src/io/addon.ts";
 import type { Logger } from "../../src/proxy/logger.ts";
+import { ServerAddresses } from "../../src/proxy/server-addresses.ts";
 import { UdpRelay } from "../../src/proxy/udp-relay.ts";
 import { parseUpstream } from "../../src/proxy/url.ts";
 import { Slab } from "../../src/stack/memory/index.ts";
@@ -28,7 +29,7 @@ class Lab {
   readonly relay: UdpRelay;
   readonly #scratch: number = this.slab.take();
 
-  constructor(url = "socks5://proxy.test:1080", maxAssociations = 8) {
+  constructor(url = "socks5://proxy.test:1080", maxAssociations = 8, servers: readonly Uint8Array[] = [PROXY]) {
     const write = (message: string): void => {
       this.log.push(message);
     };
@@ -38,7 +39,7 @@ class Lab {
       this.stack,
       {
         upstream: parseUpstream(url),
-        serverAddresses: url.startsWith("socks5") ? [PROXY] : [],
+        servers: new ServerAddresses(url.startsWith("socks5") ? servers : []),
         logger,
         idleMs: 120_000,
         handshakeTimeoutMs: 30_000,
@@ -279,4 +280,51 @@ t.test("a datagram of a client that floods before the answer is dropped beyond 3
   t.equal(lab.relay.stats().dropped, 8);
   lab.associate(0);
   t.equal(lab.sockets.get(1).datagrams.length, 32);
+});
+
+t.test("a refusal while others work concerns the new association only", async (t) => {
+  const lab = new Lab();
+  lab.send([1]);
+  lab.associate(0);
+  lab.send([2], SERVER, 9000, 40_001);
+  lab.relay.onConnected(2);
+  lab.answer(2, [5, 0]);
+  lab.answer(2, [5, 1, 0, 1, 0, 0, 0, 0, 0, 0]);
+  t.equal(lab.stack.unreachable.length, 1);
+  lab.send([3]);
+  t.equal(lab.sockets.get(1).datagrams.length, 2, "the first client goes on");
+  lab.send([4], SERVER, 9000, 40_001);
+  t.equal(lab.stack.unreachable.length, 1, "and the second is asked for again");
+});
+
+t.test("a proxy with several addresses: UDP passes over dead ones too", async (t) => {
+  const other = Uint8Array.of(192, 0, 2, 2);
+  for (const { name, fail } of [
+    {
+      name: "refused",
+      fail: (lab: Lab) => {
+        lab.sockets.close(0);
+        lab.relay.onError(0, Errno.ECONNREFUSED);
+      },
+    },
+    {
+      name: "in no time",
+      fail: (lab: Lab) => {
+        lab.relay.advance(31_000);
+        lab.relay.handleTimeout();
+      },
+    },
+  ]) {
+    const lab = new Lab("socks5://proxy.test", 8, [PROXY, other]);
+    lab.send([1]);
+    fail(lab);
+    t.same([...(lab.sockets.get(1).address ?? [])], [...other], name);
+    lab.associate(1);
+    t.equal(lab.sockets.get(2).datagrams.length, 1, name);
+    t.equal(lab.stack.unreachable.length, 0, name);
+  }
+  const atOnce = new Lab("socks5://proxy.test", 8, [PROXY, other]);
+  atOnce.sockets.failWith = Errno.ENETUNREACH;
+  atOnce.send([1]);
+  t.same([...(atOnce.sockets.get(0).address ?? [])], [...other]);
 });

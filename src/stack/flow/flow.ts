@@ -41,6 +41,8 @@ export interface TcpFlow {
   readonly error: FlowErrorCode | null;
   /** Takes and clears what happened since the last call: bits of `Ready`. */
   takeReady(): number;
+  /** Whether the SYN was answered. */
+  readonly isAccepted: boolean;
   /** Answers the SYN. */
   accept(): void;
   /** Refuses the flow before it is accepted. */

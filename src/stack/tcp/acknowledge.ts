@@ -62,19 +62,42 @@ export function acknowledge(ctx: TcpContext, tcb: Tcb, seg: TcpSegment): AckResu
   const isDuplicate = acked === 0 && isDuplicateAck(tcb, seg);
   updateSendWindow(ctx, tcb, seg);
   if (acked > 0) onNewAck(ctx, tcb, seg, acked);
-  else if (isDuplicate) onDuplicateAck(ctx, tcb);
+  else if (isDuplicate) onDuplicateAck(ctx, tcb, seg);
   return acked > 0 ? afterFinAcknowledged(ctx, tcb) : AckResult.ok;
 }
 
-/** RFC 5681 §2: what counts as a duplicate ACK. */
+/**
+ * RFC 5681 §2: what counts as a duplicate ACK. One that tells of bytes beyond a gap counts whatever its window says
+ * (RFC 6675 §2): the window of a Linux receiver changes with the bytes it holds out of order.
+ */
 function isDuplicateAck(tcb: Tcb, seg: TcpSegment): boolean {
   return (
     tcb.sndMax !== tcb.sndUna &&
     !tcb.persisting &&
     seg.dataLen === 0 &&
     (seg.flags & FIN) === 0 &&
-    seg.wnd << tcb.sndShift === tcb.sndWnd
+    (seg.wnd << tcb.sndShift === tcb.sndWnd || sackedBytes(tcb, seg) > 0)
   );
+}
+
+/** Bytes beyond SND.UNA that the segment selectively acknowledges; D-SACK (RFC 2883) and nonsense do not count. */
+function sackedBytes(tcb: Tcb, seg: TcpSegment): number {
+  let bytes = 0;
+  for (let i = 0; i < seg.sackBlocks; i++) {
+    const left = seg.sackLeft[i] as number;
+    const right = seg.sackRight[i] as number;
+    if (seqLt(tcb.sndUna, left) && seqLt(left, right) && seqLeq(right, tcb.sndMax)) bytes += seqDiff(right, left);
+  }
+  return bytes;
+}
+
+/** Whether the segment selectively acknowledges bytes sent after the loss that was dealt with last. */
+function sacksBeyondRecover(tcb: Tcb, seg: TcpSegment): boolean {
+  for (let i = 0; i < seg.sackBlocks; i++) {
+    const right = seg.sackRight[i] as number;
+    if (seqLt(tcb.recover, right) && seqLeq(right, tcb.sndMax)) return true;
+  }
+  return false;
 }
 
 /** RFC 9293 §3.10.7.4: the window is taken from the newest segment (SND.WL1, SND.WL2). */
@@ -146,15 +169,21 @@ function recoverOrGrow(ctx: TcpContext, tcb: Tcb, ack: number, acked: number): v
   ctx.congestion.onAck(tcb, acked);
 }
 
-function onDuplicateAck(ctx: TcpContext, tcb: Tcb): void {
+function onDuplicateAck(ctx: TcpContext, tcb: Tcb, seg: TcpSegment): void {
   tcb.dupAcks++;
   if (tcb.recovery === Recovery.fast) {
     ctx.congestion.onDuplicateAck(tcb);
     ctx.markDirty(tcb);
     return;
   }
+  if (tcb.recovery !== Recovery.open) return;
   // RFC 6582 §3.2 step 1: not again for the window in which loss was dealt with already.
-  if (tcb.dupAcks !== DUP_ACK_THRESHOLD || tcb.recovery !== Recovery.open || seqLeq(tcb.sndUna, tcb.recover)) return;
+  if (seqLeq(tcb.sndUna, tcb.recover) && !sacksBeyondRecover(tcb, seg)) return;
+  // RFC 6675 §4: a super-segment of the device is answered once, and its bytes tell as much as many duplicates.
+  if (tcb.dupAcks < DUP_ACK_THRESHOLD && sackedBytes(tcb, seg) <= (DUP_ACK_THRESHOLD - 1) * tcb.smss) {
+    ctx.markDirty(tcb); // RFC 3042: new data keeps the ACKs coming.
+    return;
+  }
   tcb.recovery = Recovery.fast;
   tcb.recover = tcb.sndMax;
   cancelRttTiming(tcb);

@@ -109,6 +109,10 @@ export class TcpConnection implements TcpFlow {
     return bits;
   }
 
+  get isAccepted(): boolean {
+    return this.#tcb.state !== State.listen;
+  }
+
   /** Answers the SYN. No effect on a flow that was accepted or has gone. */
   accept(): void {
     const ctx = this.#ctx;

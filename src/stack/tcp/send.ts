@@ -28,7 +28,7 @@ import { emitSack, sackOptionLength } from "./sack.ts";
 import { gather, gatherable, gathered } from "./send-queue.ts";
 import { seqAdd, seqDiff, seqLt, seqMax } from "./seq.ts";
 import { canSend, Event, isSynchronized, State } from "./state.ts";
-import { NO_TIME, type Tcb } from "./tcb.ts";
+import { NO_TIME, Recovery, type Tcb } from "./tcb.ts";
 import { NEVER, Timer } from "./timer-table.ts";
 import { advertiseWindow, windowUpdateIsDue } from "./window.ts";
 
@@ -110,7 +110,7 @@ function sendableData(ctx: TcpContext, tcb: Tcb): number {
   const flightSize = seqDiff(tcb.sndNxt, tcb.sndUna);
   const unsent = tcb.sndQueued - flightSize;
   if (unsent <= 0) return 0;
-  const usable = Math.min(tcb.sndWnd, tcb.cwnd) - flightSize;
+  const usable = Math.min(tcb.sndWnd, tcb.cwnd + limitedTransmit(tcb)) - flightSize;
   if (usable <= 0) return 0;
   const payload = segmentPayload(tcb);
   let length = Math.min(unsent, usable);
@@ -132,6 +132,11 @@ function sendableData(ctx: TcpContext, tcb: Tcb): number {
     return 0;
   }
   return gatherable(ctx, tcb.sndCursor, tcb.sndCursorAt, length);
+}
+
+/** RFC 3042: each of the first two duplicate ACKs lets one segment more out than the congestion window. */
+function limitedTransmit(tcb: Tcb): number {
+  return tcb.dupAcks > 0 && tcb.recovery === Recovery.open ? Math.min(tcb.dupAcks, 2) * tcb.smss : 0;
 }
 
 /** Whether FIN goes out with the next `length` bytes: all data is sent then, and FIN has not been. */
