@@ -60,7 +60,7 @@ export function acknowledge(ctx: TcpContext, tcb: Tcb, seg: TcpSegment): AckResu
   if (seqDiff(seg.ack, tcb.sndMax) > 0 || acked < -tcb.maxSndWnd) return AckResult.unacceptable;
   if (acked < 0) return AckResult.ok;
   const isDuplicate = acked === 0 && isDuplicateAck(tcb, seg);
-  updateSendWindow(ctx, tcb, seg);
+  updateSendWindow(ctx, tcb, seg, acked);
   if (acked > 0) onNewAck(ctx, tcb, seg, acked);
   else if (isDuplicate) onDuplicateAck(ctx, tcb, seg);
   return acked > 0 ? afterFinAcknowledged(ctx, tcb) : AckResult.ok;
@@ -100,9 +100,14 @@ function sacksBeyondRecover(tcb: Tcb, seg: TcpSegment): boolean {
   return false;
 }
 
-/** RFC 9293 §3.10.7.4: the window is taken from the newest segment (SND.WL1, SND.WL2). */
-function updateSendWindow(ctx: TcpContext, tcb: Tcb, seg: TcpSegment): void {
-  const newer = seqLt(tcb.sndWl1, seg.seq) || (tcb.sndWl1 === seg.seq && seqLeq(tcb.sndWl2, seg.ack));
+/**
+ * RFC 9293 §3.10.7.4: the window is taken from the newest segment (SND.WL1, SND.WL2).
+ *
+ * Deviation: one that acknowledges something new is newer whatever its sequence number. After a timeout a client sends
+ * from lower numbers again; with its new ACK and the old window we would send beyond the edge it has offered.
+ */
+function updateSendWindow(ctx: TcpContext, tcb: Tcb, seg: TcpSegment, acked: number): void {
+  const newer = acked > 0 || seqLt(tcb.sndWl1, seg.seq) || (tcb.sndWl1 === seg.seq && seqLeq(tcb.sndWl2, seg.ack));
   if (!newer) return;
   const wnd = seg.wnd << tcb.sndShift;
   const opened = wnd > tcb.sndWnd;
