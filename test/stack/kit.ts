@@ -411,6 +411,11 @@ export interface KitOptions {
 /** One slab for most tests: a stack that does not give everything back fails the test it is in. */
 let sharedSlab = new Slab(8 << 20);
 
+/** After a failure: what the failed stack holds must not fail the next test. */
+export function renewSlab(): void {
+  sharedSlab = new Slab(8 << 20);
+}
+
 /** A stack, its clock, and what came out of it. */
 export class Kit {
   readonly stack: Stack;
@@ -854,8 +859,7 @@ export function drill(t: Tap, name: string, options: KitOptions, body: string | 
         d.run("");
         d.finish();
       } catch (error) {
-        // What the failed stack holds must not fail the next test.
-        sharedSlab = new Slab(8 << 20);
+        renewSlab();
         t.fail(`${title}: ${error instanceof Error ? error.message : error}`);
         return;
       }
