@@ -167,6 +167,7 @@ t.test("serve: listens on several addresses, asks for the password, ends with a 
     "ann",
     "--password-file",
     file,
+    ...["--loglevel", "warn"],
   ];
   const server = new Running(args);
   const [, first = "", second = ""] = await server.printed(

@@ -21,7 +21,7 @@ export interface ProxyServerOptions {
   /** At most 255 bytes in UTF-8. Default empty; only with `username`. */
   readonly password?: string;
   readonly logger?: ServerLogger;
-  /** Open client connections; more are refused. Default 10,000. */
+  /** Open client connections; more are refused. Each takes two open files, or up to four with UDP. Default 10,000. */
   readonly maxConnections?: number;
   /** From accept to a complete request, ms. Default 10,000. */
   readonly handshakeTimeoutMs?: number;

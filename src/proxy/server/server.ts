@@ -3,12 +3,13 @@
  * first byte. It needs nothing but Node.
  *
  * Theory of operation. The server owns the listening socket and a set of `ClientConnection`s, each of which owns
- * everything it opens. Bounds: `maxConnections` connections; 64 more are let in to be told so, beyond them a client gets
- * a reset. Buffers are bounded in `ReadBuffers`. One timer,
- * from start to close, every 30 s: it turns TCP keep-alive on for the connections that live that long.
+ * everything it opens. Bounds: `maxConnections` connections; some more (`surplusOf`) are let in to be told so, beyond
+ * them a client gets a reset. Buffers are bounded in `ReadBuffers`. One timer, from start to close, every 30 s: it turns
+ * TCP keep-alive on for the connections that live that long.
  */
 import net from "node:net";
 import { ListenError } from "../errors.ts";
+import { DEFAULT_MAX_CONNECTIONS, surplusOf } from "./capacity.ts";
 import { ClientConnection } from "./client-connection.ts";
 import type { ServerContext } from "./context.ts";
 import { Credentials } from "./credentials.ts";
@@ -18,8 +19,6 @@ import { Counters, type ProxyServerOptions, type ProxyServerStats, type ServerLo
 import { ReadBuffers } from "./read-buffers.ts";
 import { TCP_OPTIONS } from "./tcp-end.ts";
 
-/** Clients above the limit that get an answer instead of a reset. */
-const SURPLUS = 64;
 /** Connections that may wait for `accept`; the kernel lowers it to `net.core.somaxconn`, 4096 on Linux. */
 const BACKLOG = 4_096;
 /** How often connections are looked through, ms. */
@@ -29,7 +28,7 @@ const WARN_EVERY_MS = 1_000;
 const DEFAULTS = {
   host: "127.0.0.1",
   port: 1080,
-  maxConnections: 10_000,
+  maxConnections: DEFAULT_MAX_CONNECTIONS,
   handshakeTimeoutMs: 10_000,
   connectTimeoutMs: 10_000,
   udpTimeoutMs: 300_000,
@@ -133,7 +132,7 @@ export class ProxyServer {
   #onConnection(socket: net.Socket): void {
     const open = this.#connections.size;
     this.#context.counters.accepted++;
-    if (this.#closing !== null || open >= this.#maxConnections + SURPLUS) {
+    if (this.#closing !== null || open >= this.#maxConnections + surplusOf(this.#maxConnections)) {
       this.#context.counters.refused++;
       this.#context.warnRarely(
         "limit",
