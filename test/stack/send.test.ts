@@ -500,18 +500,22 @@ t.test("fast retransmit and fast recovery (RFC 5681 §3.2, RFC 6582)", async (t)
       script: `${TEN}\n${DUP}${DUP}+.01 ${DUP}> P. 1:1001(1000) ack 1\n< . 1:1(0) ack 10001\n+100 state ESTABLISHED`,
     },
     {
-      name: "further duplicates inflate cwnd and let new data out",
+      name: "two duplicates let a segment out each (RFC 3042), further ones inflate cwnd and let new data out",
       script: `
         write 20000
         ${segments(1, 10_001, 1000)}
-        ${DUP}${DUP}${DUP}
-        > P. 1:1001(1000) ack 1
-        ${DUP}${DUP}${DUP}
+        ${DUP}
         > . 10001:11001(1000) ack 1
         ${DUP}
         > . 11001:12001(1000) ack 1
-        < . 1:1(0) ack 12001
-        ${segments(12_001, 14_001, 1000)}
+        ${DUP}
+        > P. 1:1001(1000) ack 1
+        ${DUP}${DUP}${DUP}${DUP}${DUP}
+        > . 12001:13001(1000) ack 1
+        ${DUP}
+        > . 13001:14001(1000) ack 1
+        < . 1:1(0) ack 14001
+        ${segments(14_001, 16_001, 1000)}
       `,
     },
     {

@@ -192,7 +192,8 @@ function onDuplicateAck(ctx: TcpContext, tcb: Tcb, seg: TcpSegment): void {
   tcb.recovery = Recovery.fast;
   tcb.recover = tcb.sndMax;
   cancelRttTiming(tcb);
-  ctx.congestion.onLoss(tcb, seqDiff(tcb.sndMax, tcb.sndUna));
+  // RFC 5681 §3.2 step 2: what limited transmit sent beyond the window does not count.
+  ctx.congestion.onLoss(tcb, Math.min(tcb.cwnd, seqDiff(tcb.sndMax, tcb.sndUna)));
   tcb.retransmitNow = true;
   restartRetransmitTimer(ctx, tcb);
   ctx.markDirty(tcb);
