@@ -595,6 +595,56 @@ t.test("fast retransmit and fast recovery (RFC 5681 §3.2, RFC 6582)", async (t)
     },
   ]);
 
+  for (const { name, script } of [
+    {
+      name: "duplicates with SACK blocks count whatever their window says (RFC 6675 §2)",
+      script: `
+        ${TEN}
+        < . 1:1(0) ack 1 win 64000 <sack 1001:2001>
+        < . 1:1(0) ack 1 win 63000 <sack 1001:3001>
+        < . 1:1(0) ack 1 win 62000 <sack 1001:3501>
+        > P. 1:1001(1000) ack 1
+      `,
+    },
+    {
+      name: "one ACK for a super-segment beyond the gap is enough (RFC 6675 §4)",
+      script: `${TEN}\n< . 1:1(0) ack 1 win 64000 <sack 1001:5001>\n> P. 1:1001(1000) ack 1`,
+    },
+    {
+      name: "D-SACK is no sign of a loss (RFC 2883)",
+      script: `
+        ${TEN}
+        < . 1:1(0) ack 5001
+        < . 1:1(0) ack 5001 win 64000 <sack 1:3001>
+        < . 1:1(0) ack 5001 win 63000 <sack 1:4001>
+        < . 1:1(0) ack 5001 win 62000 <sack 1:5001>
+        < . 1:1(0) ack 10001
+      `,
+    },
+    {
+      name: "a loss right behind a recovery is told by SACK from old duplicates (RFC 6582 §4.1)",
+      script: `
+        ${TEN}
+        ${DUP}${DUP}${DUP}
+        > P. 1:1001(1000) ack 1
+        < . 1:1(0) ack 10001
+        write 4000
+        ${segments(10_001, 12_001, 1000)}
+        < . 1:1(0) ack 10001 <sack 11001:12001>
+        > . 12001:13001(1000) ack 1
+        < . 1:1(0) ack 10001 <sack 11001:12001>
+        > P. 13001:14001(1000) ack 1
+        < . 1:1(0) ack 10001 <sack 11001:12001>
+        > P. 10001:11001(1000) ack 1
+      `,
+    },
+  ]) {
+    drill(t, name, {}, (d) => {
+      d.establish("mss 1000,sackOK");
+      d.run(script);
+    });
+  }
+
   drill(t, "cwnd through recovery (RFC 5681 §3.2)", {}, (d) => {
     d.establish();
     d.run(`${TEN}\n${DUP}${DUP}${DUP}> P. 1:1001(1000) ack 1`);
