@@ -637,6 +637,32 @@ t.test("flows do not disturb each other", async (t) => {
     d.stack.close();
   });
 
+  drill(t, "a reset that finds no room in the queue is sent later", { manual: true }, (d) => {
+    for (const port of [1, 2]) {
+      d.deliver(tcpPacket(d.family, { sourcePort: port, seq: d.irs, flags: Flag.S }));
+      if (port === 1) d.flow.accept();
+    }
+    d.take();
+    d.deliver(tcpPacket(d.family, { sourcePort: 1, seq: d.irs + 1, ack: d.iss + 1, flags: Flag.A }));
+    d.take();
+    d.takeOut();
+    const strange = tcpPacket(d.family, { sourcePort: 3, seq: 1, ack: 1, flags: Flag.A });
+    while (d.stack.queue.hasRoom()) d.deliver(strange.slice());
+    const [established, pending] = d.flows;
+    established?.abort();
+    pending?.reject("rst");
+    same([established?.state, pending?.state], ["ESTABLISHED", "LISTEN"]);
+    d.take();
+    same(
+      d
+        .takeOut()
+        .map(({ tcp }) => tcp?.flags)
+        .slice(-2),
+      [Flag.R | Flag.A, Flag.R | Flag.A],
+    );
+    same([established?.state, pending?.state, d.stack.stats().timersArmed], ["CLOSED", "CLOSED", 0]);
+  });
+
   t.test("more resets than the queue takes: reset() says so", (t) => {
     const kit = new Kit({ manual: true, iss: 0, tcp: { synBacklog: 5000 } });
     for (let port = 1; port <= 2000; port++) {

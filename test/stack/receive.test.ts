@@ -1091,6 +1091,28 @@ t.test("memory", async (t) => {
     t.end();
   });
 
+  t.test("a window that could not open for want of memory opens when it comes back", (t) => {
+    for (const variant of variants({ slabBytes: 8 << 18, tcp: { recvBuffer: 20_000 } })) {
+      const d = new Drill(variant);
+      d.establish("mss 1000");
+      for (let at = 0; at < 20_000; at += 1000) sendRange(d, at, at + 1000);
+      const window = d.takeOut().at(-1)?.tcp?.window ?? -1;
+      t.equal(window < 10_000, true, `${window} is offered`);
+      const taken: number[] = [];
+      for (let block = d.slab.take(); block >= 0; block = d.slab.take()) taken.push(block);
+      const bytes = d.flow.read(20_000) ?? new Uint8Array(0);
+      t.equal(isStream(0, 0, bytes), true);
+      d.drain();
+      t.same([d.takeOut().length, d.stack.isStarved], [0, true]);
+      for (const block of taken) d.slab.release(block);
+      d.drain();
+      t.equal(d.takeOut().at(-1)?.tcp?.window, 20_000);
+      t.equal(d.stack.isStarved, false);
+      d.finish();
+    }
+    t.end();
+  });
+
   t.test("a flow that hoards does not stop the others", (t) => {
     const d = new Drill({ slabBytes: 16 << 18, tcp: { recvBuffer: 1 << 20 } });
     d.establish("mss 1000,wscale 7");
