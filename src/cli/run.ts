@@ -17,6 +17,7 @@ import { LineLogger, type LogLevel } from "./log.ts";
 import { refuseLoop } from "./loop.ts";
 import type { RunFlags } from "./program.ts";
 import { resolveHost } from "./resolve.ts";
+import { checkSocketRights } from "./rights.ts";
 import { firstSignal } from "./signals.ts";
 import {
   type CidrOption,
@@ -59,6 +60,7 @@ export async function run(flags: RunFlags): Promise<number> {
   const upstreams = upstream.server === null ? [] : await resolveHost(upstream.server.host);
   const addon = requireAddon();
   if (options.oif !== null) checkInterface(addon, options.oif);
+  checkSocketRights(addon, options);
   const logger = new LineLogger(options.level);
   const device = openTun(addon, { name: options.device, mtu: options.mtu });
   let engine: Engine;

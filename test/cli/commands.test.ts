@@ -234,6 +234,12 @@ t.test("run: needs the device node and rights, exit codes 71 and 77", { skip }, 
     line: /CAP_NET_ADMIN|root/,
   });
   await checkFailure(t, {
+    args: [...direct, "--fwmark", "0x64"],
+    prefix: ["unshare", "-n", ...without("net_admin", "net_raw")],
+    status: 77,
+    line: "--fwmark 100: marking packets needs CAP_NET_ADMIN (EPERM); run as root or give the container --cap-add NET_ADMIN",
+  });
+  await checkFailure(t, {
     args: direct,
     prefix: [
       ...inMounts(`${hidden} && mknod -m 000 /dev/net/tun c 10 200`),
