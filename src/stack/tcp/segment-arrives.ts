@@ -17,6 +17,8 @@ import { NEVER, Timer } from "./timer-table.ts";
 /** RFC 5961 §7: challenge ACKs a flow may send in an interval. Per flow, so that one cannot be told from another. */
 const CHALLENGE_LIMIT = 10;
 const CHALLENGE_INTERVAL_MS = 1000;
+/** Duplicate ACKs sent in a row at most. */
+const MAX_DUPLICATES = 64;
 /** RFC 7323 §5.5: TS.Recent older than 24 days is void. */
 const PAWS_LIFETIME_MS = 24 * 24 * 3600 * 1000;
 
@@ -234,8 +236,9 @@ function keepText(ctx: TcpContext, tcb: Tcb, seq: number, offset: number, length
       insertOutOfOrder(ctx, tcb, seq, offset, length);
       noteOutOfOrder(ctx, tcb, seq);
     }
-    // RFC 5681 §4.2: a gap is told at once, by a duplicate ACK.
+    // RFC 5681 §4.2: a gap is told at once, by a duplicate ACK; without SACK by one for each segment.
     ackNow(ctx, tcb);
+    if (!tcb.sackPermitted) tcb.duplicatesOwed = Math.min(MAX_DUPLICATES, tcb.duplicatesOwed + segments);
     return;
   }
   if (overlapsHeld(ctx, tcb, seqAdd(seq, length))) {
@@ -247,6 +250,7 @@ function keepText(ctx: TcpContext, tcb: Tcb, seq: number, offset: number, length
     ctx.bytesBuffered += length;
     tcb.rcvNxt = seqAdd(seq, length);
   }
+  tcb.duplicatesOwed = 0;
   ctx.markReady(tcb, Ready.readable);
   if (tcb.oooHead !== NIL) {
     deliverInOrder(ctx, tcb);

@@ -67,8 +67,11 @@ export function sendPending(ctx: TcpContext, tcb: Tcb): boolean {
   if (tcb.ackNow && (!isSynchronized(tcb.state) || tcb.oooHead !== NIL)) {
     // A challenge during the handshake; or the duplicate ACK for a gap, which counts at the peer only without data
     // (RFC 5681 §2) and has the room for SACK blocks.
-    if (!queue.hasRoom()) return false;
-    sendAck(ctx, tcb);
+    do {
+      if (!queue.hasRoom()) return false;
+      sendAck(ctx, tcb);
+    } while (--tcb.duplicatesOwed > 0);
+    tcb.duplicatesOwed = 0;
   }
   if (!isSynchronized(tcb.state)) return true;
   if (tcb.retransmitNow) {

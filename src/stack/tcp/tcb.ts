@@ -143,6 +143,8 @@ export class Tcb {
 
   // Acknowledgments due.
   ackNow = false;
+  /** ACKs owed for segments out of order to a peer without SACK, which counts them. */
+  duplicatesOwed = 0;
   /** Full-sized segments received since the last acknowledgment. */
   ackPending = 0;
   /** Challenge ACKs sent in the running interval (RFC 5961 §7). */
