@@ -1139,3 +1139,31 @@ t.test("memory", async (t) => {
     t.end();
   });
 });
+
+t.test("segments beyond a gap that come in one batch (RFC 5681 §4.2)", async (t) => {
+  for (const { name, options, acks } of [
+    { name: "without SACK each is a duplicate ACK", options: "mss 1000", acks: 3 },
+    { name: "with SACK one ACK tells of all", options: "mss 1000,sackOK", acks: 1 },
+  ]) {
+    drill(t, name, { manual: true }, (d) => {
+      d.deliver(tcpPacket(d.family, { seq: d.irs, flags: Flag.S, options: tcpOptions(options) }));
+      d.flow.accept();
+      d.take();
+      d.deliver(tcpPacket(d.family, { seq: d.irs + 1, ack: d.iss + 1, flags: Flag.A }));
+      d.take();
+      d.takeOut();
+      const payload = new Uint8Array(100);
+      for (const at of [101, 201, 301]) {
+        d.deliver(tcpPacket(d.family, { seq: d.irs + at, ack: d.iss + 1, flags: Flag.A, payload }));
+      }
+      d.take();
+      same(
+        d.takeOut().map(({ tcp }) => (tcp?.ack ?? 0) | 0),
+        Array.from({ length: acks }, () => (d.irs + 1) | 0),
+      );
+      d.flow.abort();
+      d.take();
+      d.takeOut();
+    });
+  }
+});
