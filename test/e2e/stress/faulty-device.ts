@@ -7,7 +7,7 @@ export interface FaultOptions {
   readonly seed: number;
   readonly drop: number;
   readonly duplicate: number;
-  /** The packet comes behind the others of its batch, or with the next batch. */
+  /** The packet comes behind the others of its batch, or a little later. */
   readonly reorder: number;
 }
 
@@ -18,6 +18,9 @@ export interface FaultStats {
   readonly duplicated: number;
   readonly reordered: number;
 }
+
+/** How much later a packet is written at most, ms. */
+const LATE_MS = 2;
 
 /** Numbers in [0, 1) by xorshift32 (Marsaglia 2003). */
 function randomBy(seed: number): () => number {
@@ -43,6 +46,7 @@ export class FaultyDevice implements Device {
   readonly #options: FaultOptions;
   readonly #random: () => number;
   readonly #batch: ReceiveBatch = new ReceiveBatch();
+  #timer: NodeJS.Timeout | null = null;
   #slab: Slab | null = null;
   /** Packets to write now, and those to write after them. */
   #now: TransmitQueue | null = null;
@@ -141,7 +145,14 @@ export class FaultyDevice implements Device {
       }
     }
     for (const packet of this.#delivered) pushPacket(batch, packet);
+    if (!this.#inner.hasMore) this.#deliverHeld(batch);
     return batch.count;
+  }
+
+  /** Nothing follows that could overtake the packets held back. */
+  #deliverHeld(batch: ReceiveBatch): void {
+    for (const packet of this.#held) pushPacket(batch, packet);
+    this.#delivered.push(...this.#held.splice(0));
   }
 
   write(queue: TransmitQueue): void {
@@ -152,14 +163,22 @@ export class FaultyDevice implements Device {
     }
     this.#inner.write(now);
     now.clear();
-    // What is late comes right behind, or with the next batch.
-    if (late.count === 0 || this.#random() < 0.5) return;
-    this.#inner.write(late);
-    late.clear();
+    if (late.count === 0) return;
+    if (this.#random() < 0.5) this.#writeLate();
+    else this.#timer ??= setTimeout(() => this.#writeLate(), LATE_MS);
+  }
+
+  #writeLate(): void {
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
+    if (this.#late === null) return;
+    this.#inner.write(this.#late);
+    this.#late.clear();
   }
 
   close(): void {
     for (const { start } of [...this.#delivered, ...this.#held]) this.#slab?.release(start);
+    if (this.#timer !== null) clearTimeout(this.#timer);
     this.#now?.close();
     this.#late?.close();
     this.#inner.close();
