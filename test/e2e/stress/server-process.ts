@@ -16,8 +16,8 @@ export interface ServerMethods {
   listen(): Promise<void>;
   /** Lets slow readers read as fast as they can, or new ones be slow again. */
   setSlow(slow: boolean): void;
-  /** Connections that are open. */
-  connections(): number;
+  /** Resets all connections; returns how many there were. */
+  resetAll(): number;
 }
 
 let slow = true;
@@ -140,5 +140,9 @@ answerCalls<ServerMethods>({
     slow = wanted;
     if (!wanted) for (const speedUp of [...slowReaders]) speedUp();
   },
-  connections: () => sockets.size,
+  resetAll() {
+    const count = sockets.size;
+    for (const socket of [...sockets]) socket.resetAndDestroy();
+    return count;
+  },
 });
