@@ -13,12 +13,20 @@
  */
 import { Errno, errnoName } from "../io/addon.ts";
 import type { Sockets } from "../io/sockets.ts";
-import { formatEndpoint, type IpBytes, isUnspecified } from "../stack/flow/address.ts";
+import {
+  addressFromWords,
+  addressToWords,
+  formatEndpoint,
+  type IpBytes,
+  isIpv4Words,
+  isUnspecified,
+} from "../stack/flow/address.ts";
 import { DATAGRAM_LOCAL, DATAGRAM_REMOTE, DatagramResult, type FlowStack } from "../stack/flow/flow.ts";
 import { KeyTable } from "../stack/flow/key-table.ts";
 import type { Logger } from "./logger.ts";
 import type { ServerAddresses } from "./server-addresses.ts";
-import { emitUdpHeader, parseUdpHeader, Socks5UdpHeader, Socks5UdpResult, UDP_HEADER_IPV6 } from "./socks5-udp.ts";
+import { emitUdpHeader, parseUdpHeader, Socks5UdpHeader, Socks5UdpResult } from "./socks5-udp.ts";
+import { Association, type Waiting } from "./udp-association.ts";
 import { type Handshake, HandshakeStep, Refusal, type Upstream } from "./upstream.ts";
 
 /** Words of a client endpoint: address and port. */
@@ -40,54 +48,6 @@ const DNS_PORT = 53;
 const DNS_IDLE_MS = 10_000;
 /** How long a proxy that refuses UDP ASSOCIATE is not asked again. */
 const REFUSED_MS = 5000;
-
-/** A datagram that waits for its association. */
-interface Waiting {
-  readonly address: IpBytes;
-  readonly port: number;
-  readonly bytes: Uint8Array;
-}
-
-const NO_ADDRESS: IpBytes = new Uint8Array(0);
-
-/** All that is known of one client endpoint. */
-class Association {
-  readonly slot: number;
-  /** Address words and port of the client, then room for the source of a reply. */
-  readonly words: Int32Array;
-  readonly clientPort: number;
-  /** Handle of the control connection, -1 without one. */
-  control = -1;
-  /** Handles of the datagram sockets; for SOCKS5 there is one, in the relay's family. */
-  ipv4 = -1;
-  ipv6 = -1;
-  handshake: Handshake | null = null;
-  waiting: Waiting[] | null = [];
-  usedAt: number;
-  expiresAt: number;
-  dnsOnly = true;
-  greeted = false;
-  /** Which of the server's addresses the control connection goes to, and how many were tried. */
-  server = 0;
-  attempts = 0;
-  connected = false;
-  /** Datagrams of the inbox for this association, in the turn at hand. */
-  readonly batch: number[] = [];
-  /** The destination sent to last, and the SOCKS5 header for it. */
-  address: IpBytes = NO_ADDRESS;
-  readonly to: Int32Array = new Int32Array(4);
-  toPort = -1;
-  readonly head: Uint8Array = new Uint8Array(UDP_HEADER_IPV6);
-  headLength = 0;
-
-  constructor(slot: number, words: Int32Array, clientPort: number, now: number, expiresAt: number) {
-    this.slot = slot;
-    this.words = words;
-    this.clientPort = clientPort;
-    this.usedAt = now;
-    this.expiresAt = expiresAt;
-  }
-}
 
 export interface UdpRelayOptions {
   readonly upstream: Upstream;
@@ -255,7 +215,7 @@ export class UdpRelay {
     if (isSame) return;
     for (let word = 0; word < 4; word++) to[word] = words[at + word] as number;
     association.toPort = port;
-    association.address = addressOf(words, at);
+    association.address = addressFromWords(words, at);
     association.headLength = emitUdpHeader(association.head, 0, association.address, port);
   }
 
@@ -480,7 +440,7 @@ export class UdpRelay {
   #toClient(association: Association, sourcePort: number, offset: number, length: number): void {
     const { words, clientPort } = association;
     // A sender of the other family cannot appear on the client's side.
-    if (isIpv4(words, 0) !== isIpv4(words, 4)) {
+    if (isIpv4Words(words, 0) !== isIpv4Words(words, 4)) {
       this.#dropped++;
       return;
     }
@@ -544,7 +504,7 @@ export class UdpRelay {
   #refuse(association: Association): void {
     const { words, clientPort } = association;
     for (const { address, port, bytes } of association.waiting ?? []) {
-      setAddress(words, 4, address);
+      addressToWords(address, words, 4);
       this.#refused++;
       this.#stack.sendPortUnreachable(words, 4, port, 0, clientPort, bytes.length, this.#now);
     }
@@ -561,24 +521,4 @@ export class UdpRelay {
       this.#sockets.close(handle);
     }
   }
-}
-
-function isIpv4(words: Int32Array, at: number): boolean {
-  return words[at] === 0 && words[at + 1] === 0 && words[at + 2] === 0xffff;
-}
-
-/** The bytes of an address in words. */
-function addressOf(words: Int32Array, at: number): IpBytes {
-  const v4 = isIpv4(words, at);
-  const bytes = new Uint8Array(v4 ? 4 : 16);
-  const from = v4 ? at + 3 : at;
-  for (let i = 0; i < bytes.length; i++) bytes[i] = (words[from + (i >> 2)] as number) >>> (24 - 8 * (i & 3));
-  return bytes;
-}
-
-function setAddress(words: Int32Array, at: number, address: IpBytes): void {
-  if (address.length === 4) words.set([0, 0, 0xffff], at);
-  const from = address.length === 4 ? at + 3 : at;
-  const view = new DataView(address.buffer, address.byteOffset, address.length);
-  for (let i = 0; i < address.length; i += 4) words[from + (i >> 2)] = view.getInt32(i);
 }

@@ -90,14 +90,36 @@ export function formatAddress(bytes: IpBytes): string {
 
 /** Formats `address:port`, IPv6 in brackets. */
 export function formatEndpoint(address: IpBytes, port: number): string {
-  return bytes16(address) ? `[${formatAddress(address)}]:${port}` : `${formatAddress(address)}:${port}`;
-}
-
-function bytes16(address: IpBytes): boolean {
-  return address.length === 16;
+  return address.length === 16 ? `[${formatAddress(address)}]:${port}` : `${formatAddress(address)}:${port}`;
 }
 
 /** Whether all bytes are zero: the unspecified address (RFC 4291 §2.5.2, RFC 1122 §3.2.1.3). */
 export function isUnspecified(address: IpBytes): boolean {
   return address.every((byte) => byte === 0);
+}
+
+/**
+ * Whether four big-endian address words are an IPv4 address: all keys of flows hold those in mapped form (RFC 4291
+ * §2.5.5.2), `0, 0, 0xffff, address`.
+ */
+export function isIpv4Words(words: Int32Array, at: number): boolean {
+  return words[at] === 0 && words[at + 1] === 0 && words[at + 2] === 0xffff;
+}
+
+/** The bytes of the address in four words: 4 when it is in mapped form, else 16. */
+export function addressFromWords(words: Int32Array, at: number): IpBytes {
+  const isIpv4 = isIpv4Words(words, at);
+  const bytes = new Uint8Array(isIpv4 ? 4 : 16);
+  const from = isIpv4 ? at + 3 : at;
+  for (let i = 0; i < bytes.length; i++) bytes[i] = (words[from + (i >> 2)] as number) >>> (24 - 8 * (i & 3));
+  return bytes;
+}
+
+/** Writes an address as four words, IPv4 in mapped form. */
+export function addressToWords(address: IpBytes, words: Int32Array, at: number): void {
+  const isIpv4 = address.length === 4;
+  if (isIpv4) words.set([0, 0, 0xffff], at);
+  const from = isIpv4 ? at + 3 : at;
+  const view = new DataView(address.buffer, address.byteOffset, address.length);
+  for (let i = 0; i < address.length; i += 4) words[from + (i >> 2)] = view.getInt32(i);
 }

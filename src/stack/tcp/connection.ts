@@ -11,11 +11,11 @@
  * Timers: retransmission (armed while something is unacknowledged or a closed window is probed; expiry sends again and
  * backs off, and gives up after `dataRetries`), delayed ACK, FIN-WAIT-2 once nobody reads.
  */
-import type { Endpoint, IpBytes } from "../flow/address.ts";
+import { addressFromWords, type Endpoint, type IpBytes } from "../flow/address.ts";
 import { type FlowErrorCode, Ready, type RejectReason, type TcpFlow } from "../flow/flow.ts";
 import { NIL } from "../memory/chunks.ts";
 import { Unreachable } from "../wire/icmp.ts";
-import { isMapped, Protocol } from "../wire/ip.ts";
+import { Protocol } from "../wire/ip.ts";
 import { KEY_REMOTE, KEY_WORDS, type TcpContext } from "./context.ts";
 import { endWithReset } from "./reset.ts";
 import { appendToSendQueue, sendLimit } from "./send-queue.ts";
@@ -89,7 +89,7 @@ export class TcpConnection implements TcpFlow {
     const kept = this.#key;
     const words = kept ?? this.#ctx.table.keys;
     const at = (kept === null ? this.#ctx.keyAt(this.#tcb.slot) : 0) + from;
-    return addressBytes(words, at);
+    return addressFromWords(words, at);
   }
 
   /** State as RFC 9293 names it. */
@@ -364,12 +364,3 @@ export class TcpConnection implements TcpFlow {
 
 /** Most bytes that `write` copies in one piece: what the end of a block may be wasted by. */
 const COPY_BYTES = 16 * 1024;
-
-/** The address in four big-endian words, 4 bytes when it is in mapped form. */
-export function addressBytes(words: Int32Array, at: number): IpBytes {
-  const isIpv4 = isMapped(words[at] as number, words[at + 1] as number, words[at + 2] as number);
-  const bytes = new Uint8Array(isIpv4 ? 4 : 16);
-  const first = isIpv4 ? 3 : 0;
-  for (let i = 0; i < bytes.length; i++) bytes[i] = (words[at + first + (i >> 2)] as number) >>> (24 - 8 * (i & 3));
-  return bytes;
-}
