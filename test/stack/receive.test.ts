@@ -585,6 +585,10 @@ t.test("the window offered (RFC 9293 §3.8.6, RFC 7323 §2)", async (t) => {
     < FP. 1:901(900) ack 1
     > . 1:1(0) ack 902 win 99
     read 900
+      write 1500
+      > . 1:1001(1000) ack 902
+      > P. 1001:1501(500) ack 902
+      < . 902:902(0) ack 1001
   `,
   );
   drill(

@@ -475,6 +475,9 @@ t.test("the retransmission timer (RFC 6298)", async (t) => {
     same([d.flow.info().cwnd, d.flow.info().ssthresh], [1000, 5000]);
     d.run("< . 1:1(0) ack 10001");
     same(d.flow.info().cwnd, 11_000);
+    // A single segment lost: never below two (equation 4).
+    d.run("write 100\n> P. 10001:10101(100) ack 1\n+.2 > P. 10001:10101(100) ack 1");
+    same([d.flow.info().cwnd, d.flow.info().ssthresh], [1000, 2000]);
   });
 
   drill(t, "congestion avoidance: one segment a window (RFC 5681 §3.1)", {}, (d) => {
