@@ -420,6 +420,21 @@ const ends: readonly Row[] = [
     script: "write 10\n> P. 1:11(10) ack 1\nabort\n> R. 11:11(0) ack 1\ngone FLOW_ABORTED\nready syn,established",
   },
   {
+    name: "abort behind a zero-window probe: a reset inside the window; and so are ACKs (RFC 9293 §3.10.7.4)",
+    script: `
+      write 10
+      > P. 1:11(10) ack 1
+      < . 1:1(0) ack 11 win 0
+      write 10
+      +.2 > P. 11:12(1) ack 1
+      < . 1:1(0) ack 11 win 0
+      < P. 1:6(5) ack 11 win 0
+      +.02 > . 11:11(0) ack 6
+      read 5
+      abort
+      > R. 11:11(0) ack 6`,
+  },
+  {
     name: "abort during a timeout: a reset at the highest number sent",
     script:
       "write 3000\n> . 1:1001(1000) ack 1\n> . 1001:2001(1000) ack 1\n> P. 2001:3001(1000) ack 1\n+.2 > . 1:1001(1000) ack 1\nabort\n> R. 3001:3001(0) ack 1",

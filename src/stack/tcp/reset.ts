@@ -4,6 +4,7 @@ import { Drop } from "../wire/drop.ts";
 import type { IpPacket } from "../wire/ip.ts";
 import { addressSum, Protocol } from "../wire/ip.ts";
 import { ACK_FLAG, emitTcp, RST, TCP_CHECKSUM, TCP_HEADER_LEN, type TcpSegment } from "../wire/tcp.ts";
+import { acceptableSeq } from "./acceptable-seq.ts";
 import { KEY_REMOTE, type TcpContext } from "./context.ts";
 import { seqAdd } from "./seq.ts";
 import { State } from "./state.ts";
@@ -79,8 +80,8 @@ export function endWithReset(ctx: TcpContext, tcb: Tcb): void {
     ctx.markDirty(tcb);
     return;
   }
-  // A sequence number the peer accepts: the highest sent. Before accept there is none, so it is the answer to the SYN.
-  sendResetOf(ctx, tcb, tcb.state === State.listen ? 0 : tcb.sndMax, tcb.rcvNxt, RST | ACK_FLAG);
+  // Before accept no number was sent: it is the answer to the SYN.
+  sendResetOf(ctx, tcb, tcb.state === State.listen ? 0 : acceptableSeq(tcb), tcb.rcvNxt, RST | ACK_FLAG);
   ctx.detach(tcb, "FLOW_ABORTED");
 }
 

@@ -4,6 +4,7 @@ import { Ready } from "../flow/flow.ts";
 import { NIL, SMALL_RUN } from "../memory/chunks.ts";
 import { Drop } from "../wire/drop.ts";
 import { ACK_FLAG, FIN, RST, SYN, type TcpSegment } from "../wire/tcp.ts";
+import { acceptableSeq } from "./acceptable-seq.ts";
 import { AckResult, acknowledge, enterEstablished, enterTimeWait } from "./acknowledge.ts";
 import type { TcpContext } from "./context.ts";
 import { appendReceived, deliverInOrder, endOf, insertOutOfOrder, overlapsHeld } from "./reassembly.ts";
@@ -173,7 +174,7 @@ function processText(ctx: TcpContext, tcb: Tcb, seg: TcpSegment, segments: numbe
   if (!canReceive(tcb.state)) return;
   if (tcb.released) {
     // RFC 1122 §4.2.2.13, RFC 9293 §3.10.4: nobody will read this; tell the peer that data was lost.
-    sendResetOf(ctx, tcb, tcb.sndMax, tcb.rcvNxt, RST | ACK_FLAG);
+    sendResetOf(ctx, tcb, acceptableSeq(tcb), tcb.rcvNxt, RST | ACK_FLAG);
     ctx.detach(tcb, "FLOW_ABORTED");
     return;
   }

@@ -21,6 +21,7 @@ import {
   TCP_CHECKSUM,
   TCP_HEADER_LEN,
 } from "../wire/tcp.ts";
+import { acceptableSeq } from "./acceptable-seq.ts";
 import { KEY_REMOTE, type TcpContext } from "./context.ts";
 import { endWithReset } from "./reset.ts";
 import { backedOffRto, restartRetransmitTimer, startRetransmitTimer, tsClock } from "./rto.ts";
@@ -104,7 +105,7 @@ export function sendPending(ctx: TcpContext, tcb: Tcb): boolean {
  * highest sent, also while SND.NXT has gone back after a timeout: a lower one would not be acceptable to the peer.
  */
 export function sendAck(ctx: TcpContext, tcb: Tcb): void {
-  sendSegment(ctx, tcb, tcb.sndMax, NIL, 0, 0, ACK_FLAG);
+  sendSegment(ctx, tcb, acceptableSeq(tcb), NIL, 0, 0, ACK_FLAG);
 }
 
 /** How many bytes of new data may go into the next packet; 0 when nothing may or should be sent. */
