@@ -29,12 +29,10 @@ export interface ClientMethods {
   openSlow(options: SlowOptions): Promise<void>;
   /** Bytes that slow downloads have read. */
   slowBytes(): number;
-  /** Reads at full speed from now on, waits for the end of all slow flows, and returns what went wrong. */
+  /** Reads at full speed from now on, waits for the end of all slow flows, and returns what went wrong: `ECONNRESET`, for instance. */
   finishSlow(): Promise<string[]>;
   /** Resets all slow flows. */
   resetSlow(): Promise<void>;
-  /** Waits until all slow flows have ended by themselves; returns how, `ECONNRESET` for instance. */
-  slowEnds(): Promise<string[]>;
   churn(options: ChurnOptions): Promise<ChurnResult>;
   echo(options: EchoOptions): Promise<EchoResult>;
   /** Counters of this namespace's kernel, such as `Tcp.InCsumErrors` and `Udp6InCsumErrors`. */
@@ -92,7 +90,6 @@ answerCalls<ClientMethods>({
   slowBytes: () => slowFlows.bytesRead,
   finishSlow: () => slowFlows.finish(),
   resetSlow: () => slowFlows.reset(),
-  slowEnds: () => slowFlows.ends(),
   churn,
   echo,
   counters: readCounters,

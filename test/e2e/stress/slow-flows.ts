@@ -42,16 +42,16 @@ export class SlowFlows {
   async finish(): Promise<string[]> {
     this.#isSlow = false;
     for (const socket of this.#sockets) socket.resume();
-    return (await this.ends()).filter((result) => result !== "ok");
+    return (await this.#ends()).filter((result) => result !== "ok");
   }
 
-  ends(): Promise<string[]> {
+  #ends(): Promise<string[]> {
     return Promise.all(this.#results.splice(0));
   }
 
   async reset(): Promise<void> {
     for (const socket of this.#sockets) socket.resetAndDestroy();
-    await this.ends();
+    await this.#ends();
   }
 
   /** Reads 1 KiB a second: a buffer of this size is all that Node reads at once. */
