@@ -267,7 +267,11 @@ export class Relay {
 
   #cannotConnect(errno: number, target: Endpoint): string {
     const where = formatEndpoint(target.address, target.port);
-    return `Cannot connect to the proxy at ${where} (${errnoName(-errno)}): is it running, and is the address right?`;
+    const isForbidden = errno === Errno.EPERM || errno === Errno.EACCES;
+    const remedy = isForbidden
+      ? "does a firewall or a missing right forbid it?"
+      : "is it running, and is the address right?";
+    return `Cannot connect to the proxy at ${where} (${errnoName(-errno)}): ${remedy}`;
   }
 
   /** Handles are shared with others: the first one seen here may be any number. */
