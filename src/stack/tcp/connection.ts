@@ -124,7 +124,7 @@ export class TcpConnection implements TcpFlow {
     tcb.sndNxt = seqAdd(iss, 1);
     tcb.sndMax = tcb.sndNxt;
     tcb.tsOffset = ctx.timestampOffset(tcb.slot);
-    tcb.rcvAdv = seqAdd(tcb.rcvNxt, Math.min(65535, ctx.settings.recvBuffer));
+    tcb.rcvAdv = seqAdd(tcb.rcvNxt, Math.min(65535, ctx.settings.recvBuffer, ctx.slab.fairShare));
     ctx.setState(tcb, Event.accept);
     tcb.synAckNow = true;
     ctx.markDirty(tcb);
