@@ -25,7 +25,7 @@ for (const { offload, ms } of [
         minRtoMs: 50,
         maxRtoMs: 1000,
         synAckRetries: 2,
-        dataRetries: 3,
+        dataRetries: 10,
         timeWaitMs: 200,
         finWait2Ms: 200,
       },
