@@ -388,6 +388,7 @@ export class Stack implements FlowStack {
     for (const tcb of tcp.ready) tcp.discardReceived(tcb);
     tcp.ready.length = 0;
     tcp.dirty.length = 0;
+    tcp.starved.length = 0;
     for (const tcb of tcp.unread) tcp.discardReceived(tcb);
     this.inbox.clear();
     this.queue.close();
