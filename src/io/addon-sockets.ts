@@ -173,8 +173,7 @@ export class AddonSockets implements Sockets {
     let flags = handles.flag(handle);
     if ((flags & CONNECTING) !== 0) {
       if ((events & (Epoll.ERR | Epoll.HUP)) !== 0) {
-        const errno = this.#addon.socketError(this.#handles.fd(handle));
-        this.#fail(handle, errno > 0 ? errno : Errno.ECONNRESET);
+        this.#failWithError(handle);
         return;
       }
       if ((events & Epoll.OUT) === 0) return;
@@ -182,6 +181,11 @@ export class AddonSockets implements Sockets {
       this.#sink.onConnected(handle);
       if (!handles.isSame(handle, generation)) return;
       flags = handles.flag(handle);
+    }
+    if ((events & Epoll.ERR) !== 0 && (flags & ENDED) !== 0) {
+      // Nothing is read any more behind the end, so a reset after it shows here only.
+      this.#failWithError(handle);
+      return;
     }
     if ((events & (Epoll.ERR | Epoll.PRI)) !== 0) flags |= UNSURE;
     if ((events & (Epoll.RDHUP | Epoll.HUP)) !== 0) flags |= ENDING;
@@ -305,6 +309,12 @@ export class AddonSockets implements Sockets {
     } else {
       this.#fail(handle, -result);
     }
+  }
+
+  /** Fails a socket with the error that the kernel has for it. */
+  #failWithError(handle: number): void {
+    const errno = this.#addon.socketError(this.#handles.fd(handle));
+    this.#fail(handle, errno > 0 ? errno : Errno.ECONNRESET);
   }
 
   #fail(handle: number, errno: number): void {

@@ -232,6 +232,30 @@ t.test("a stream that ends with its data says so in one go; a paused one keeps b
   lab.close(t);
 });
 
+t.test("a reset is told in every phase: while open, after the peer's end, after ours", async (t) => {
+  for (const phase of ["open", "ended", "fin sent"]) {
+    const accepted: Socket[] = [];
+    const port = await listen(t, (socket) => accepted.push(socket.resume()));
+    const lab = new Lab(t);
+    const handle = lab.sockets.connect(LOOPBACK, port, null);
+    await lab.until(() => lab.events.includes(`connected ${handle}`));
+    while (accepted.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+    const [server] = accepted;
+    if (phase === "ended") {
+      server?.end();
+      await lab.until(() => lab.events.includes(`end ${handle}`));
+    } else if (phase === "fin sent") {
+      lab.sockets.beginWrite(handle, 1);
+      lab.sockets.endWrite(0, true);
+      lab.sockets.flush();
+    }
+    server?.resetAndDestroy();
+    await lab.until(() => lab.events.some((event) => event.startsWith(`error ${handle} `)));
+    t.equal(lab.sockets.open, 0, phase);
+    lab.close(t);
+  }
+});
+
 t.test("the backend has a name, and a second poller in a thread is an error", async (t) => {
   const lab = new Lab(t);
   t.equal(lab.sockets.backend, "addon");
