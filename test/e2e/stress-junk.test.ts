@@ -1,7 +1,7 @@
 import "../host/in-namespace.ts";
 import t from "tap";
 import { compileJunk, type JunkReport } from "./stress/junk.ts";
-import { IS_LONG, Lab, MIB, TUN } from "./stress/lab.ts";
+import { IS_LONG, isIdle, Lab, MIB, TUN } from "./stress/lab.ts";
 
 const JUNK_MS = IS_LONG ? 60_000 : 5000;
 const SEED = Number(process.env["TUNRELAY_SEED"] ?? 4711);
@@ -50,18 +50,25 @@ for (const { offload, ms } of [
     t.ok(reasons.length >= MIN_REASONS, `reasons of drops: ${reasons.join(", ")}`);
     t.equal(stats.stack.impossibleTransitions, 0, "impossible transitions");
 
-    // The connections that junk opened have nobody who would end them.
-    await lab.server.call("resetAll");
-    const end = await lab.untilIdle(60_000);
-    t.same(end.stats.stack.flows, {}, "flows");
+    // The connections that junk opened have nobody who would end them; some are still on their way.
+    let end = await lab.untilIdle(0);
+    for (let tries = 0; tries < 30 && !isIdle(end.stats); tries++) {
+      await lab.server.call("resetAll");
+      end = await lab.untilIdle(2000);
+    }
+    // A flow whose server has closed and whose client never was lasts as a half-closed one may (DESIGN 4); in a minute
+    // there are a few of them. Nothing else is left.
+    const { "FIN-WAIT-2": halfClosed = 0, ...others } = end.stats.stack.flows;
+    t.same(others, {}, `flows, but for ${halfClosed} half-closed`);
+    t.ok(halfClosed <= 10, "half-closed flows");
     t.equal(end.stats.stack.timersArmed, 0, "timers");
-    t.equal(end.stats.stack.bytesBuffered, 0, "bytes buffered");
-    t.equal(end.stats.sockets, 0, "sockets");
+    t.ok(halfClosed > 0 || end.stats.stack.bytesBuffered === 0, "bytes buffered");
+    t.equal(end.stats.sockets, halfClosed, "sockets");
     t.equal(end.stats.udp.associations, 0, "associations");
-    t.equal(end.descriptors, start.descriptors, "descriptors");
+    t.equal(end.descriptors, start.descriptors + halfClosed, "descriptors");
     const used = ({ total, free }: { total: number; free: number }): number => total - free;
     t.ok(
-      used(end.stats.stack.blocks) <= used(start.stats.stack.blocks) + 3,
+      used(end.stats.stack.blocks) <= used(start.stats.stack.blocks) + 3 + 2 * halfClosed,
       `blocks in use: ${used(start.stats.stack.blocks)} at first, ${used(end.stats.stack.blocks)} now`,
     );
     const after = await lab.client.call("download", 4, 5, DOWNLOAD_BYTES);

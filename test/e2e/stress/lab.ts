@@ -103,7 +103,8 @@ export function startClient(name: string): Client {
   return new Remote<ClientMethods>(name, "unshare", ["--net", "--", process.execPath, script("client-process")]);
 }
 
-function isIdle({ stack, tcp, udp, sockets }: Snapshot["stats"]): boolean {
+/** Whether nothing is left of flows and datagrams. */
+export function isIdle({ stack, tcp, udp, sockets }: Snapshot["stats"]): boolean {
   return sockets === 0 && stack.timersArmed === 0 && tcp.open + tcp.dialing === 0 && udp.associations === 0;
 }
 
