@@ -159,10 +159,14 @@ static size_t ip_header(uint8_t *p, int v4, int protocol, size_t length)
     return 40;
 }
 
+/*
+ * Never an ephemeral port: whoever connects to one of this host's from this host may by chance have it on both ends,
+ * and is then connected to himself.
+ */
 static uint32_t port(void)
 {
     uint32_t i = below(sizeof PORTS / sizeof *PORTS + 1);
-    return i < sizeof PORTS / sizeof *PORTS ? PORTS[i] : draw() & 0xffff;
+    return i < sizeof PORTS / sizeof *PORTS ? PORTS[i] : below(EPHEMERAL);
 }
 
 static size_t tcp_options(uint8_t *p)
@@ -289,7 +293,12 @@ static size_t mutated(uint8_t *p)
         default: p[at] ^= (uint8_t)(1u << below(8));
         }
     }
-    if (below(2)) finish(p, n);
+    if (below(2)) {
+        int protocol = 0;
+        size_t l4 = l4_of(p, n, &protocol);
+        if (l4 > 0 && n >= l4 + 4) p[l4 + 2] &= 0x7f;
+        finish(p, n);
+    }
     return n;
 }
 

@@ -33,7 +33,7 @@ function onBulk(socket: Socket): void {
       if (byte[0] === 10) break;
       line += byte.toString("latin1");
       if (line.length > MAX_LINE) {
-        socket.destroy();
+        socket.resetAndDestroy();
         return;
       }
     }
