@@ -57,7 +57,7 @@ interface RunOptions {
 export async function run(flags: RunFlags): Promise<number> {
   const options = await readFlags(flags);
   const { upstream } = options;
-  const upstreams = upstream.server === null ? [] : await resolveHost(upstream.server.host);
+  const upstreams = upstream.server?.kind !== "tcp" ? [] : await resolveHost(upstream.server.host);
   const addon = requireAddon();
   if (options.oif !== null) checkInterface(addon, options.oif);
   checkSocketRights(addon, options);

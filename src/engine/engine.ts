@@ -128,7 +128,7 @@ export class Engine implements PollSink, SocketSink {
       ...(options.interface === undefined ? {} : { interface: options.interface }),
     });
     const handshakeTimeoutMs = options.handshakeTimeoutMs ?? 30_000;
-    const servers = new ServerAddresses(serverAddresses);
+    const servers = new ServerAddresses(upstream.server, serverAddresses);
     this.#relay = new Relay(this.#sockets, this.#slab, {
       upstream,
       servers,

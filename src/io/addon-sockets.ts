@@ -16,7 +16,7 @@ import { AddonDatagrams } from "./addon-datagrams.ts";
 import { CopyArea } from "./copy-area.ts";
 import { HandleTable, LISTED, OPEN } from "./handle-table.ts";
 import type { Poller } from "./poller.ts";
-import type { Sender, SocketOptions, SocketSink, Sockets } from "./sockets.ts";
+import type { Sender, SocketOptions, SocketSink, Sockets, StreamTarget } from "./sockets.ts";
 
 /** Tokens of datagram sockets differ from those of streams by this bit. */
 const DATAGRAM = 0x4000_0000;
@@ -55,6 +55,7 @@ const READ_AREA = 16 * 1024;
 
 export class AddonSockets implements Sockets {
   readonly backend: string = "addon";
+  readonly errorText: string = "";
   readonly words: Int32Array;
   readonly #addon: Addon;
   readonly #slab: Slab;
@@ -100,9 +101,10 @@ export class AddonSockets implements Sockets {
     return this.#datagrams.sender;
   }
 
-  connect(address: IpBytes, port: number, first: Uint8Array | null): number {
+  connect(target: StreamTarget, port: number, first: Uint8Array | null): number {
+    if (typeof target === "string") return -Errno.EAFNOSUPPORT;
     const handle = this.#handles.allocate(STREAM | CONNECTING);
-    const at = this.#fillAddress(address, port);
+    const at = this.#fillAddress(target, port);
     const words = this.words;
     words[at + 9] = handle;
     words[at + 10] = this.#handles.generations[handle] as number;

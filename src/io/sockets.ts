@@ -4,6 +4,7 @@
  * implementation; a `node:net` one can stand beside it.
  */
 import type { IpBytes } from "../stack/flow/address.ts";
+import type { TlsSettings } from "./tls-settings.ts";
 
 /**
  * What happened to a handle. Callbacks come from `receive()`, `flush()` and the poller's events, never out of the blue.
@@ -16,7 +17,7 @@ export interface SocketSink {
   onData(handle: number, offset: number, length: number): void;
   /** The peer has ended its direction. */
   onEnd(handle: number): void;
-  /** The socket has failed with `errno` (positive) and is closed. */
+  /** The socket has failed with `errno` (positive) and is closed; `sockets.errorText` may say more. */
   onError(handle: number, errno: number): void;
   /** A queued write was carried out: `sent` of `length` bytes were taken, and FIN when `ended`. */
   onSent(handle: number, sent: number, length: number, ended: boolean): void;
@@ -45,7 +46,24 @@ export interface SocketOptions {
   readonly mark?: number;
   /** SO_BINDTODEVICE. */
   readonly interface?: string;
+  /** Keep-alive probes on streams; none by default. */
+  readonly keepAlive?: KeepAlive;
+  /** TLS on every stream; only for implementations that can. */
+  readonly tls?: TlsSettings;
 }
+
+/** When the kernel asks whether the peer of a silent stream is still there (RFC 9293 §3.8.4). */
+export interface KeepAlive {
+  /** Silence before the first probe, ms. */
+  readonly idleMs: number;
+  /** Between probes, ms. */
+  readonly intervalMs: number;
+  /** Probes without an answer after which the stream has failed with ETIMEDOUT. */
+  readonly probes: number;
+}
+
+/** Where a stream goes: an address, or the path of a Unix socket (abstract when it begins with `@`). */
+export type StreamTarget = IpBytes | string;
 
 /** Streams and datagram sockets by handle. */
 export interface Sockets {
@@ -56,9 +74,12 @@ export interface Sockets {
   readonly sender: Sender;
   /**
    * Starts connecting a stream, and hands it `first` (at most 1 KiB, copied) if it takes bytes at once.
+   * @param port not looked at for a Unix socket
    * @returns a handle, or -errno
    */
-  connect(address: IpBytes, port: number, first: Uint8Array | null): number;
+  connect(target: StreamTarget, port: number, first: Uint8Array | null): number;
+  /** What the last `onError` meant beyond its number, such as what is wrong with a certificate; else empty. */
+  readonly errorText: string;
   /** Bytes of `first` that the last `connect` got rid of at once; the rest is the caller's to send when connected. */
   readonly firstSent: number;
   /** Opens a datagram socket; with an `address` it sends to and receives from that one only. @returns handle or -errno */
@@ -96,7 +117,7 @@ export interface Sockets {
   receive(): boolean;
   /** Whether the last `receive` left input in the kernel because the slab had no block to give. */
   readonly waitsForMemory: boolean;
-  /** The remote address of a stream, or null. */
+  /** The remote address of a stream, or null (also for a Unix socket). */
   peer(handle: number): { readonly address: IpBytes; readonly port: number } | null;
   /** Closes in order: what was sent is delivered. The handle is void afterwards. */
   close(handle: number): void;

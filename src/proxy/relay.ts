@@ -20,12 +20,12 @@
  */
 import { Errno, errnoName } from "../io/addon.ts";
 import type { Sockets } from "../io/sockets.ts";
-import { type Endpoint, formatEndpoint } from "../stack/flow/address.ts";
+import { formatEndpoint } from "../stack/flow/address.ts";
 import { type FlowStack, Ready, type TcpFlow } from "../stack/flow/flow.ts";
 import { DeadlineQueue } from "./deadlines.ts";
 import type { Logger } from "./logger.ts";
 import { REJECT_REASONS, refusalOfErrno } from "./refusals.ts";
-import type { ServerAddresses } from "./server-addresses.ts";
+import { formatPlace, type ServerAddresses, type ServerPlace } from "./server-addresses.ts";
 import { type Handshake, HandshakeStep, Refusal, type Upstream } from "./upstream.ts";
 
 /** The upstream's answer is in: bytes flow. */
@@ -198,27 +198,26 @@ export class Relay {
       return;
     }
     const { server } = upstream;
-    if (server === null) this.#connect(flow, flow.local, 0, 0);
+    if (server === null) this.#connect(flow, { target: flow.local.address, port: flow.local.port }, 0, 0);
     else this.#connectToServer(flow, this.#servers.preferred, 1);
     if (this.#earlyAccept && flow.tag >= 0) flow.accept();
   }
 
   /** Connects to the upstream's server at address `index`, or to the next one that does not fail at once. */
   #connectToServer(flow: TcpFlow, index: number, attempt: number): void {
-    const port = this.#upstream.server?.port ?? 0;
-    this.#connect(flow, { address: this.#servers.at(index), port }, index, attempt);
+    this.#connect(flow, this.#servers.at(index), index, attempt);
   }
 
-  #connect(flow: TcpFlow, target: Endpoint, index: number, attempt: number): void {
+  #connect(flow: TcpFlow, place: ServerPlace, index: number, attempt: number): void {
     const { address, port } = flow.local;
     const handshake = this.#upstream.connect({ host: address, port });
     const first = handshake === null ? null : handshake.start();
-    const handle = this.#sockets.connect(target.address, target.port, first);
+    const handle = this.#sockets.connect(place.target, place.port, first);
     if (handle < 0) {
       if (attempt < this.#servers.count && !isOutOfDescriptors(-handle)) {
         this.#connectToServer(flow, this.#servers.after(index), attempt + 1);
       } else {
-        this.#refuseUndialled(flow, -handle, target);
+        this.#refuseUndialled(flow, -handle, place);
       }
       return;
     }
@@ -248,7 +247,7 @@ export class Relay {
     return true;
   }
 
-  #refuseUndialled(flow: TcpFlow, errno: number, target: Endpoint): void {
+  #refuseUndialled(flow: TcpFlow, errno: number, place: ServerPlace): void {
     this.#refused++;
     const refusal = this.#upstream.server === null ? refusalOfErrno(errno) : Refusal.proxyFault;
     if (this.#isAccepted(flow)) flow.abort();
@@ -256,7 +255,7 @@ export class Relay {
     if (isOutOfDescriptors(errno)) {
       this.#logger.warn(`No descriptors left for new flows (${errnoName(-errno)}): raise the limit with "ulimit -n"`);
     } else if (refusal === Refusal.proxyFault) {
-      this.#logger.warn(this.#cannotConnect(errno, target));
+      this.#logger.warn(this.#cannotConnect(errno, place));
     }
   }
 
@@ -265,8 +264,8 @@ export class Relay {
     return this.#earlyAccept && flow.isAccepted;
   }
 
-  #cannotConnect(errno: number, target: Endpoint): string {
-    const where = formatEndpoint(target.address, target.port);
+  #cannotConnect(errno: number, place: ServerPlace): string {
+    const where = formatPlace(place);
     const isForbidden = errno === Errno.EPERM || errno === Errno.EACCES;
     const remedy = isForbidden
       ? "does a firewall or a missing right forbid it?"
@@ -392,9 +391,8 @@ export class Relay {
       } else if ((this.#bit(handle) & CONNECTED) !== 0 && errno !== Errno.ECONNREFUSED) {
         this.#refuse(handle, Refusal.failed, "The proxy reset the connection during the handshake");
       } else if (!this.#tryNext(handle)) {
-        const address = this.#servers.at(this.#serverOf[handle] as number);
-        const target = { address, port: this.#upstream.server.port };
-        this.#refuse(handle, Refusal.proxyFault, this.#cannotConnect(errno, target));
+        const place = this.#servers.at(this.#serverOf[handle] as number);
+        this.#refuse(handle, Refusal.proxyFault, this.#cannotConnect(errno, place));
       }
       return;
     }

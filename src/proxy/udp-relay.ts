@@ -24,7 +24,7 @@ import {
 import { DATAGRAM_LOCAL, DATAGRAM_REMOTE, DatagramResult, type FlowStack } from "../stack/flow/flow.ts";
 import { KeyTable } from "../stack/flow/key-table.ts";
 import type { Logger } from "./logger.ts";
-import type { ServerAddresses } from "./server-addresses.ts";
+import { formatPlace, type ServerAddresses } from "./server-addresses.ts";
 import { emitUdpHeader, parseUdpHeader, Socks5UdpHeader, Socks5UdpResult } from "./socks5-udp.ts";
 import { Association, type Waiting } from "./udp-association.ts";
 import { type Handshake, HandshakeStep, Refusal, type Upstream } from "./upstream.ts";
@@ -262,13 +262,12 @@ export class UdpRelay {
       return false;
     }
     const first = handshake.start();
-    const address = servers.at(index);
+    const place = servers.at(index);
     association.attempts++;
-    const handle = this.#sockets.connect(address, upstream.server.port, first);
+    const handle = this.#sockets.connect(place.target, place.port, first);
     if (handle < 0) {
       if (association.attempts < servers.count) return this.#startControl(association, servers.after(index));
-      const where = formatEndpoint(address, upstream.server.port);
-      logger.warn(`Cannot connect to the proxy at ${where} for UDP (${errnoName(handle)})`);
+      logger.warn(`Cannot connect to the proxy at ${formatPlace(place)} for UDP (${errnoName(handle)})`);
       this.#end(association);
       return false;
     }

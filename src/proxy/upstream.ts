@@ -2,6 +2,7 @@
  * The joint between flows and the ways out: what an upstream is, how its handshake is driven, and how a failure is told.
  * Nothing here owns a socket: the relay connects, feeds bytes in, and sends what comes out.
  */
+import type { TlsSettings } from "../io/tls-settings.ts";
 import type { IpBytes } from "../stack/flow/address.ts";
 
 /** Where a flow wants to go: an address, or a name once names are known. */
@@ -41,6 +42,11 @@ export const HandshakeStep = {
   done: 2,
   /** `refusal` and `reason` say why not. */
   failed: 3,
+  /**
+   * The same flow is to be dialled again, with a new handshake, on a new connection: the proxy has named what it wants
+   * (a challenge of HTTP authentication) and closes this one. At most once a flow; then `refusal` and `reason` count.
+   */
+  again: 4,
 } as const;
 export type HandshakeStep = (typeof HandshakeStep)[keyof typeof HandshakeStep];
 
@@ -68,18 +74,30 @@ export interface Handshake {
 /** How datagrams travel: one UDP ASSOCIATE a client endpoint, straight from a socket here, or not at all. */
 export type UdpMode = "associate" | "direct" | "none";
 
-/** A way out. Immutable; shared by all flows. */
+/** Where a proxy listens: host and port, or the path of a Unix socket (abstract when it begins with `@`). */
+export type ProxyServerAddress =
+  | { readonly kind: "tcp"; readonly host: string; readonly port: number }
+  | { readonly kind: "unix"; readonly path: string };
+
+/** A way out, shared by all flows. What it may learn of its proxy (a challenge, say) never shows from outside. */
 export interface Upstream {
   readonly scheme: string;
   /** The URL without the password, for logs and `stats()`. */
   readonly label: string;
-  /** Host and port of the proxy; null when flows go straight to their destination or nowhere. */
-  readonly server: { readonly host: string; readonly port: number } | null;
+  /** Where the (first) proxy listens; null when flows go straight to their destination or nowhere. */
+  readonly server: ProxyServerAddress | null;
+  /** TLS to that proxy, or null. Such upstreams need sockets that can. */
+  readonly tls: TlsSettings | null;
   readonly udp: UdpMode;
   /** Whether every flow is refused without a dial. */
   readonly rejects: boolean;
-  /** The handshake that opens a stream to `destination`; null when the connection itself is the stream. */
-  connect(destination: Destination): Handshake | null;
+  /**
+   * The handshake that opens a stream to `destination`; null when the connection itself is the stream.
+   * @param pipelined whether greeting and request go out together; for upstreams where `canPipeline` holds
+   */
+  connect(destination: Destination, pipelined?: boolean): Handshake | null;
+  /** Whether `connect` can put all of its messages into `start()`. Some proxies hang then: it has to be tried. */
+  readonly canPipeline: boolean;
   /** The handshake that opens a UDP association; null where `udp` is not `associate`. */
   associate(): Handshake | null;
 }

@@ -1,12 +1,14 @@
 /** The upstreams that are served. Each is immutable and shared by all flows; none owns a socket. */
 import { emitPasswordAuth, socks5Associate, socks5Connect } from "./socks5.ts";
-import type { Destination, Handshake, UdpMode, Upstream } from "./upstream.ts";
+import type { Destination, Handshake, ProxyServerAddress, UdpMode, Upstream } from "./upstream.ts";
 
 /** Flows go straight to their destination. */
 export const DIRECT: Upstream = Object.freeze({
   scheme: "direct",
   label: "direct://",
   server: null,
+  tls: null,
+  canPipeline: false,
   udp: "direct",
   rejects: false,
   connect: () => null,
@@ -18,6 +20,8 @@ export const REJECT: Upstream = Object.freeze({
   scheme: "reject",
   label: "reject://",
   server: null,
+  tls: null,
+  canPipeline: false,
   udp: "none",
   rejects: true,
   connect: () => null,
@@ -41,7 +45,9 @@ export interface Socks5UpstreamOptions {
 export class Socks5Upstream implements Upstream {
   readonly scheme: string = "socks5";
   readonly label: string;
-  readonly server: { readonly host: string; readonly port: number };
+  readonly server: ProxyServerAddress;
+  readonly tls: null = null;
+  readonly canPipeline: boolean = false;
   readonly udp: UdpMode = "associate";
   readonly rejects: boolean = false;
   /** Private, so that no inspection or JSON of the upstream shows the password. */
@@ -50,7 +56,7 @@ export class Socks5Upstream implements Upstream {
   /** @throws RangeError when user or password do not fit into RFC 1929's message */
   constructor(options: Socks5UpstreamOptions) {
     this.label = options.label;
-    this.server = Object.freeze({ host: options.host, port: options.port });
+    this.server = Object.freeze({ kind: "tcp", host: options.host, port: options.port });
     this.#auth =
       options.user === undefined ? null : emitPasswordAuth(options.user, options.password ?? new Uint8Array(0));
     Object.freeze(this);

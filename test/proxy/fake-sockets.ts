@@ -29,6 +29,7 @@ export interface FakeSocket {
 export class FakeSockets implements Sockets {
   readonly backend: string = "fake";
   readonly sender: Sender = { words: new Int32Array(4), port: 0 };
+  readonly errorText: string = "";
   readonly waitsForMemory: boolean = false;
   readonly words: Int32Array = new Int32Array(4096);
   readonly all: FakeSocket[] = [];

@@ -27,9 +27,10 @@ class Lab {
       this.log.push(message);
     };
     const logger: Logger = { isEnabled: () => true, error: write, warn: write, info: write, debug: () => {} };
+    const upstream = parseUpstream(url);
     this.relay = new Relay(this.sockets, this.slab, {
-      upstream: parseUpstream(url),
-      servers: new ServerAddresses(url.startsWith("socks5") ? servers : []),
+      upstream,
+      servers: new ServerAddresses(upstream.server, servers),
       logger,
       earlyAccept,
       connectTimeoutMs: 10_000,

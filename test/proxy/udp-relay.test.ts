@@ -34,12 +34,13 @@ class Lab {
       this.log.push(message);
     };
     const logger: Logger = { isEnabled: () => true, error: write, warn: write, info: write, debug: write };
+    const upstream = parseUpstream(url);
     this.relay = new UdpRelay(
       this.sockets,
       this.stack,
       {
-        upstream: parseUpstream(url),
-        servers: new ServerAddresses(url.startsWith("socks5") ? servers : []),
+        upstream,
+        servers: new ServerAddresses(upstream.server, servers),
         logger,
         idleMs: 120_000,
         handshakeTimeoutMs: 30_000,

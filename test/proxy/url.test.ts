@@ -2,33 +2,53 @@ import { inspect } from "node:util";
 import fc from "fast-check";
 import t from "tap";
 import { UpstreamError } from "../../src/proxy/errors.ts";
-import { HandshakeStep } from "../../src/proxy/upstream.ts";
+import { HandshakeStep, type Upstream } from "../../src/proxy/upstream.ts";
 import { parseUpstream } from "../../src/proxy/url.ts";
 
 t.test("URLs as tun2socks takes them", async (t) => {
   for (const { url, label, server } of [
-    { url: "socks5://127.0.0.1:1080", label: "socks5://127.0.0.1:1080", server: { host: "127.0.0.1", port: 1080 } },
-    { url: "127.0.0.1:9050", label: "socks5://127.0.0.1:9050", server: { host: "127.0.0.1", port: 9050 } },
-    { url: "proxy.example", label: "socks5://proxy.example:1080", server: { host: "proxy.example", port: 1080 } },
+    {
+      url: "socks5://127.0.0.1:1080",
+      label: "socks5://127.0.0.1:1080",
+      server: { kind: "tcp", host: "127.0.0.1", port: 1080 },
+    },
+    { url: "127.0.0.1:9050", label: "socks5://127.0.0.1:9050", server: { kind: "tcp", host: "127.0.0.1", port: 9050 } },
+    {
+      url: "proxy.example",
+      label: "socks5://proxy.example:1080",
+      server: { kind: "tcp", host: "proxy.example", port: 1080 },
+    },
     {
       url: "SOCKS5://Proxy.Example./",
       label: "socks5://proxy.example.:1080",
-      server: { host: "proxy.example.", port: 1080 },
+      server: { kind: "tcp", host: "proxy.example.", port: 1080 },
     },
-    { url: "socks5h://h:1", label: "socks5://h:1", server: { host: "h", port: 1 } },
-    { url: "socks5://user:pass@h:65535", label: "socks5://user@h:65535", server: { host: "h", port: 65_535 } },
-    { url: "user:pass@h", label: "socks5://user@h:1080", server: { host: "h", port: 1080 } },
-    { url: "user@h", label: "socks5://user@h:1080", server: { host: "h", port: 1080 } },
-    { url: "@h", label: "socks5://h:1080", server: { host: "h", port: 1080 } },
-    { url: "[2001:DB8:0::1]:99", label: "socks5://[2001:db8::1]:99", server: { host: "2001:db8::1", port: 99 } },
-    { url: "u:p@[::1]", label: "socks5://u@[::1]:1080", server: { host: "::1", port: 1080 } },
-    { url: " socks5://h:1\n", label: "socks5://h:1", server: { host: "h", port: 1 } },
+    { url: "socks5h://h:1", label: "socks5://h:1", server: { kind: "tcp", host: "h", port: 1 } },
+    {
+      url: "socks5://user:pass@h:65535",
+      label: "socks5://user@h:65535",
+      server: { kind: "tcp", host: "h", port: 65_535 },
+    },
+    { url: "user:pass@h", label: "socks5://user@h:1080", server: { kind: "tcp", host: "h", port: 1080 } },
+    { url: "user@h", label: "socks5://user@h:1080", server: { kind: "tcp", host: "h", port: 1080 } },
+    { url: "@h", label: "socks5://h:1080", server: { kind: "tcp", host: "h", port: 1080 } },
+    {
+      url: "[2001:DB8:0::1]:99",
+      label: "socks5://[2001:db8::1]:99",
+      server: { kind: "tcp", host: "2001:db8::1", port: 99 },
+    },
+    { url: "u:p@[::1]", label: "socks5://u@[::1]:1080", server: { kind: "tcp", host: "::1", port: 1080 } },
+    { url: " socks5://h:1\n", label: "socks5://h:1", server: { kind: "tcp", host: "h", port: 1 } },
     {
       url: "bücher.example",
       label: "socks5://xn--bcher-kva.example:1080",
-      server: { host: "xn--bcher-kva.example", port: 1080 },
+      server: { kind: "tcp", host: "xn--bcher-kva.example", port: 1080 },
     },
-    { url: "my_proxy-1:1080", label: "socks5://my_proxy-1:1080", server: { host: "my_proxy-1", port: 1080 } },
+    {
+      url: "my_proxy-1:1080",
+      label: "socks5://my_proxy-1:1080",
+      server: { kind: "tcp", host: "my_proxy-1", port: 1080 },
+    },
   ]) {
     const upstream = parseUpstream(url);
     t.equal(upstream.label, label, url);
@@ -153,7 +173,7 @@ t.test("a label is one line of printable ASCII that parses to the same server", 
       const url = `${user}:${password}@[2001:db8::1]:42`;
       try {
         const { label } = parseUpstream(url);
-        return /^[\x21-\x7e]+$/.test(label) && parseUpstream(label).server?.port === 42;
+        return /^[\x21-\x7e]+$/.test(label) && hasPort42(parseUpstream(label));
       } catch (error) {
         return error instanceof UpstreamError;
       }
@@ -161,6 +181,10 @@ t.test("a label is one line of printable ASCII that parses to the same server", 
     { numRuns: 1_000 },
   );
 });
+
+function hasPort42({ server }: Upstream): boolean {
+  return server?.kind === "tcp" && server.port === 42;
+}
 
 t.test("any text gives an upstream or an UpstreamError", async () => {
   const parts = fc.constantFrom(
