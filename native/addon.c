@@ -112,6 +112,13 @@ static int32_t fn_adopt_fd(struct addon *a, const int32_t *v) {
   return fd_own(a, fd);
 }
 
+static int32_t fn_copy_fd(struct addon *a, const int32_t *v) {
+  int32_t fd = v[0];
+  if (fd >= 0 && (fd <= 2 || poller_is_fd(a, fd))) return -EINVAL;
+  fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+  return fd < 0 ? -errno : fd_own(a, fd);
+}
+
 static int32_t fn_release_fd(struct addon *a, const int32_t *v) {
   int32_t fd = v[0];
   if (!fd_owned(a, fd)) return -EBADF;
@@ -144,6 +151,7 @@ static const struct function FUNCTIONS[] = {
   {"abi", 0, fn_abi},
   {"unregisterSlab", 1, fn_unregister_slab},
   {"adoptFd", 1, fn_adopt_fd},
+  {"copyFd", 1, fn_copy_fd},
   {"releaseFd", 1, fn_release_fd},
   {"close", 1, fn_close},
   {"tunOpen", 3, fn_tun_open},

@@ -22,11 +22,11 @@
 
 #include <node_api.h>
 
-#define ABI_VERSION 1
+#define ABI_VERSION 2
 #define MAX_SLABS 16
 #define MAX_ARGS 8
 #define MAX_BATCH 1024 /* packets, events or datagrams in one call */
-#define DESC_WORDS 16  /* tcpConnect and udpOpen */
+#define DESC_WORDS 20  /* tcpConnect and udpOpen */
 
 /* Flags of an entry in the descriptor table; 0 means: not ours. */
 #define FD_OWNED 1
@@ -110,11 +110,17 @@ int32_t fn_tun_read(struct addon *a, const int32_t *v);
 int32_t fn_tun_write(struct addon *a, const int32_t *v);
 
 /* socket.c */
+/* Of a descriptor: a Unix socket, whose address words are the offset and the length of its path. */
+#define FAMILY_UNIX 1
+
 /* An address in the words [family 4|6, port, 16 bytes] of a descriptor. Returns its length or -EINVAL. */
 int32_t address_from_words(int32_t family, int32_t port, const int32_t *addr, int32_t scope, struct sockaddr_storage *out);
 /* The reverse, 6 words; family 0 and zeros for anything but IPv4 and IPv6. */
 void address_to_words(const struct sockaddr_storage *from, int32_t *words);
-/* Open a non-blocking socket as the first nine words of `desc` say, with mark and device; fills the address. */
+/*
+ * Open a non-blocking socket as the first nine words of `desc` say, with mark and device (which mean nothing to a Unix
+ * socket); fills the address.
+ */
 int32_t socket_open(const struct slab *s, const int32_t *desc, int type, struct sockaddr_storage *to, socklen_t *to_len);
 int32_t fn_socket_shutdown(struct addon *a, const int32_t *v);
 int32_t fn_socket_reset(struct addon *a, const int32_t *v);
@@ -153,7 +159,11 @@ enum {
   D_UDP_FLAGS = D_DATA_OFF,  /* UDP */
   D_DATA_LEN,
   D_SENT,
-  D_CONNECTED
+  D_CONNECTED,
+  D_KEEP_IDLE, /* seconds of silence before the first probe, 0: no keep-alive */
+  D_KEEP_INTERVAL, /* seconds between probes */
+  D_KEEP_PROBES,
+  D_USER_TIMEOUT /* ms that sent data may stay unacknowledged, 0: the kernel's own limit */
 };
 
 #endif

@@ -2,6 +2,7 @@
 #include "internal.h"
 
 #include <string.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 int32_t address_from_words(int32_t family, int32_t port, const int32_t *addr, int32_t scope, struct sockaddr_storage *out) {
@@ -40,19 +41,36 @@ void address_to_words(const struct sockaddr_storage *from, int32_t *words) {
   }
 }
 
+/* The path of a Unix socket, or an abstract name, which begins with a zero byte (unix(7)). */
+static int32_t path_from_slab(const struct slab *s, int32_t off, int32_t len, struct sockaddr_storage *out) {
+  struct sockaddr_un *un = (struct sockaddr_un *)out;
+  if (len < 1) return -EINVAL;
+  if (!slab_has(s, off, len)) return -EFAULT;
+  if ((size_t)len > sizeof un->sun_path) return -ENAMETOOLONG;
+  memset(out, 0, sizeof *out);
+  un->sun_family = AF_UNIX;
+  memcpy(un->sun_path, s->base + off, (size_t)len);
+  /* The kernel would take the part before the zero for the whole path. */
+  if (un->sun_path[0] != 0 && memchr(un->sun_path, 0, (size_t)len) != NULL) return -EINVAL;
+  return (int32_t)offsetof(struct sockaddr_un, sun_path) + len;
+}
+
 int32_t socket_open(const struct slab *s, const int32_t *desc, int type, struct sockaddr_storage *to, socklen_t *to_len) {
   char name[16] = {0};
-  int32_t r = address_from_words(desc[D_FAMILY], desc[D_PORT], desc + D_ADDR, desc[D_SCOPE], to);
+  int is_unix = desc[D_FAMILY] == FAMILY_UNIX && type == SOCK_STREAM;
+  int32_t r = is_unix ? path_from_slab(s, desc[D_ADDR], desc[D_ADDR + 1], to)
+                      : address_from_words(desc[D_FAMILY], desc[D_PORT], desc + D_ADDR, desc[D_SCOPE], to);
   int mark = desc[D_MARK];
   int fd;
   if (r < 0) return r;
   *to_len = (socklen_t)r;
-  if (desc[D_IFNAME] != -1) {
+  if (!is_unix && desc[D_IFNAME] != -1) {
     r = slab_name(s, desc[D_IFNAME], name);
     if (r < 0) return r;
   }
   fd = socket(to->ss_family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return -errno;
+  if (is_unix) return fd;
   if (mark != 0 && setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof mark) < 0) goto fail;
   if (name[0] != 0 && setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, name, (socklen_t)strlen(name) + 1) < 0) goto fail;
   return fd;

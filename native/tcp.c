@@ -1,4 +1,4 @@
-/* TCP: dial with an optimistic first send, batched receive, gathered batched send. */
+/* Streams, TCP and Unix: dial with an optimistic first send, batched receive, gathered batched send. */
 #include "internal.h"
 
 #include <netinet/tcp.h>
@@ -14,15 +14,37 @@
 #define WRITE_MORE 1
 #define WRITE_SHUTDOWN 2
 
+static int set_option(int fd, int level, int name, int value) {
+  return setsockopt(fd, level, name, &value, sizeof value) < 0 ? -errno : 0;
+}
+
+/* Keep-alive (RFC 9293 section 3.8.4), and the same patience with data that nobody acknowledges (RFC 5482). */
+static int32_t keep_alive(int fd, const int32_t *desc) {
+  int r = 0;
+  if (desc[D_KEEP_IDLE] != 0) {
+    r = set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+    if (r == 0) r = set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, desc[D_KEEP_IDLE]);
+    if (r == 0) r = set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, desc[D_KEEP_INTERVAL]);
+    if (r == 0) r = set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, desc[D_KEEP_PROBES]);
+  }
+  if (r == 0 && desc[D_USER_TIMEOUT] != 0) r = set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, desc[D_USER_TIMEOUT]);
+  return r;
+}
+
+static int32_t prepare(int fd, const int32_t *desc) {
+  int32_t r;
+  if (desc[D_FAMILY] == FAMILY_UNIX) return 0;
+  r = set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+  /* RFC 6093 section 4: urgent data stays in line. */
+  if (r == 0) r = set_option(fd, SOL_SOCKET, SO_OOBINLINE, 1);
+  return r == 0 ? keep_alive(fd, desc) : r;
+}
+
 /* Start the connection and send the first bytes at once: on a near proxy the SYN-ACK is often here already. */
 static int32_t dial(int fd, const struct sockaddr_storage *to, socklen_t to_len, const uint8_t *data, int32_t len, int32_t *desc) {
-  int one = 1;
   int error = 0;
   socklen_t error_len = sizeof error;
   struct pollfd pfd = {.fd = fd, .events = POLLOUT, .revents = 0};
-  if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) < 0) return -errno;
-  /* RFC 6093 section 4: urgent data stays in line. */
-  if (setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &one, sizeof one) < 0) return -errno;
   if (connect(fd, (const struct sockaddr *)to, to_len) == 0) {
     desc[D_CONNECTED] = 1;
   } else if (errno != EINPROGRESS) {
@@ -68,7 +90,8 @@ int32_t fn_tcp_connect(struct addon *a, const int32_t *v) {
   if (fd < 0) return fd;
   fd = fd_own(a, fd);
   if (fd < 0) return fd;
-  r = dial(fd, &to, to_len, data, data_len, desc);
+  r = prepare(fd, desc);
+  if (r == 0) r = dial(fd, &to, to_len, data, data_len, desc);
   if (r == 0 && desc[D_TOKEN] != -1) r = poller_ctl(a, EPOLL_CTL_ADD, fd, STREAM_EVENTS, desc[D_TOKEN], desc[D_GEN]);
   if (r < 0) {
     fd_close(a, fd);

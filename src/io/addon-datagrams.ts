@@ -6,10 +6,14 @@ import type { IpBytes } from "../stack/flow/address.ts";
 import { BLOCK_BYTES, type InputBlock, type Slab } from "../stack/memory/index.ts";
 import { type Addon, Errno } from "./addon.ts";
 import type { CopyArea } from "./copy-area.ts";
+import type { Datagrams } from "./datagrams.ts";
 import { type HandleTable, LISTED } from "./handle-table.ts";
+import type { OpenRequest } from "./open-request.ts";
 import type { Poller } from "./poller.ts";
 import type { Sender, SocketSink } from "./sockets.ts";
 
+/** Tokens of datagram sockets differ from those of streams by this bit. */
+export const DATAGRAM = 0x4000_0000;
 /** The kernel keeps a datagram of this size at most. */
 const DATAGRAM_ROOM = 65_536;
 const DATAGRAM_META_WORDS = 10;
@@ -20,7 +24,7 @@ const DATAGRAM_ENTRY_WORDS = 8;
 /** The block of descriptors: what the addon tells of datagrams, then what is queued. */
 const META_BYTES = 4096;
 
-export class AddonDatagrams {
+export class AddonDatagrams implements Datagrams {
   readonly sender: Sender = { words: new Int32Array(4), port: 0 };
   /** Whether the last `receive` left input in the kernel for want of memory. */
   waitsForMemory = false;
@@ -31,13 +35,21 @@ export class AddonDatagrams {
   readonly #handles: HandleTable;
   readonly #input: InputBlock;
   readonly #copies: CopyArea;
+  readonly #request: OpenRequest;
   readonly #area: number;
   #readable: number[] = [];
   #handle = -1;
   #count = 0;
   #at: number;
 
-  constructor(poller: Poller, sink: SocketSink, handles: HandleTable, input: InputBlock, copies: CopyArea) {
+  constructor(
+    poller: Poller,
+    sink: SocketSink,
+    handles: HandleTable,
+    input: InputBlock,
+    copies: CopyArea,
+    request: OpenRequest,
+  ) {
     this.#addon = poller.addon;
     this.#slab = poller.slab;
     this.#slabId = poller.slabId;
@@ -45,6 +57,7 @@ export class AddonDatagrams {
     this.#handles = handles;
     this.#input = input;
     this.#copies = copies;
+    this.#request = request;
     this.#area = poller.slab.take();
     if (this.#area < 0) throw new RangeError("slab is too small for datagram sockets");
     this.#at = this.#queueAt;
@@ -63,6 +76,20 @@ export class AddonDatagrams {
   /** Whether sockets are left with input waiting. */
   get hasReadable(): boolean {
     return this.#readable.length > 0;
+  }
+
+  /** Opens a socket; with an `address` it sends to and receives from that one only. @returns a handle, or -errno */
+  open(family: 4 | 6, address: IpBytes | null, port: number): number {
+    const handles = this.#handles;
+    const handle = handles.allocate(0);
+    const generation = handles.generations[handle] as number;
+    const fd = this.#request.openDatagram(family, address, port, handle | DATAGRAM, generation);
+    if (fd < 0) {
+      handles.forget(handle);
+      return fd;
+    }
+    handles.fds[handle] = fd;
+    return handle;
   }
 
   /** The poller says that a socket has input or an error. */
@@ -233,12 +260,15 @@ export class AddonDatagrams {
     }
   }
 
-  /** The socket is about to be closed: what is queued for it leaves first. */
-  beforeClose(handle: number): void {
+  close(handle: number): void {
     if (this.#handle === handle) this.flush();
+    // What was flushed may have closed this very socket.
+    if (!this.#handles.isOpen(handle)) return;
+    this.#addon.close(this.#handles.fd(handle));
+    this.#handles.forget(handle);
   }
 
-  close(): void {
+  closeAll(): void {
     this.#slab.release(this.#area);
   }
 }

@@ -11,15 +11,13 @@
 
 import type { IpBytes } from "../stack/flow/address.ts";
 import { BLOCK_BYTES, InputBlock, type Slab } from "../stack/memory/index.ts";
-import { type Addon, Epoll, Errno, StreamFlag, UdpFlag } from "./addon.ts";
-import { AddonDatagrams } from "./addon-datagrams.ts";
+import { type Addon, Epoll, Errno, StreamFlag } from "./addon.ts";
+import { AddonDatagrams, DATAGRAM } from "./addon-datagrams.ts";
 import { CopyArea } from "./copy-area.ts";
 import { HandleTable, LISTED, OPEN } from "./handle-table.ts";
+import { OpenRequest } from "./open-request.ts";
 import type { Poller } from "./poller.ts";
-import type { Sender, SocketOptions, SocketSink, Sockets, StreamTarget } from "./sockets.ts";
-
-/** Tokens of datagram sockets differ from those of streams by this bit. */
-const DATAGRAM = 0x4000_0000;
+import type { PolledSockets, Sender, SocketOptions, SocketSink, StreamTarget } from "./sockets.ts";
 
 // Bits of a handle beside those of the table.
 const CONNECTING = 4;
@@ -49,11 +47,10 @@ const READ_BATCH = 256;
 /** Blocks that stay free for acknowledgments from the device when sockets read; at most an eighth of the slab. */
 const READ_RESERVE = 24;
 const ENTRY_WORDS = 4;
-const CONNECT_WORDS = 16;
 // The descriptor block: [0, READ) entries of reads and scratch, [READ, BLOCK) queued writes.
 const READ_AREA = 16 * 1024;
 
-export class AddonSockets implements Sockets {
+export class AddonSockets implements PolledSockets {
   readonly backend: string = "addon";
   readonly errorText: string = "";
   readonly words: Int32Array;
@@ -61,7 +58,7 @@ export class AddonSockets implements Sockets {
   readonly #slab: Slab;
   readonly #slabId: number;
   readonly #sink: SocketSink;
-  readonly #options: SocketOptions;
+  readonly #request: OpenRequest;
   readonly #input: InputBlock;
   readonly #area: number;
   readonly #handles: HandleTable = new HandleTable();
@@ -84,12 +81,12 @@ export class AddonSockets implements Sockets {
     this.#slab = poller.slab;
     this.#slabId = poller.slabId;
     this.#sink = sink;
-    this.#options = options;
     this.words = poller.slab.words;
     this.#input = new InputBlock(poller.slab, Math.min(READ_RESERVE, poller.slab.blocks >> 3));
     this.#area = poller.slab.take();
+    this.#request = new OpenRequest(poller, this.#area, options);
     this.#copies = new CopyArea(poller.slab);
-    this.#datagrams = new AddonDatagrams(poller, sink, this.#handles, this.#input, this.#copies);
+    this.#datagrams = new AddonDatagrams(poller, sink, this.#handles, this.#input, this.#copies, this.#request);
     this.#writeAt = (this.#area + READ_AREA) >> 2;
   }
 
@@ -102,25 +99,17 @@ export class AddonSockets implements Sockets {
   }
 
   connect(target: StreamTarget, port: number, first: Uint8Array | null): number {
-    if (typeof target === "string") return -Errno.EAFNOSUPPORT;
     const handle = this.#handles.allocate(STREAM | CONNECTING);
-    const at = this.#fillAddress(target, port);
-    const words = this.words;
-    words[at + 9] = handle;
-    words[at + 10] = this.#handles.generations[handle] as number;
-    words[at + 11] = 0;
-    words[at + 12] = 0;
-    if (first !== null && first.length > 0) {
-      words[at + 11] = this.#copies.copy(first, first.length);
-      words[at + 12] = first.length;
-    }
-    const fd = this.#addon.tcpConnect(this.#slabId, at << 2);
+    const length = first === null ? 0 : first.length;
+    const offset = first === null || length === 0 ? 0 : this.#copies.copy(first, length);
+    const generation = this.#handles.generations[handle] as number;
+    const fd = this.#request.connect(target, port, handle, generation, offset, length);
     if (fd < 0) {
       this.#handles.forget(handle);
       return fd;
     }
     this.#handles.fds[handle] = fd;
-    this.#firstSent = Math.max(0, words[at + 13] as number);
+    this.#firstSent = this.#request.sent;
     return handle;
   }
 
@@ -129,38 +118,7 @@ export class AddonSockets implements Sockets {
   }
 
   openDatagram(family: 4 | 6, address: IpBytes | null, port: number): number {
-    const handle = this.#handles.allocate(0);
-    const at = this.#fillAddress(address ?? (family === 4 ? ANY_IPV4 : ANY_IPV6), port);
-    this.words[at + 9] = handle | DATAGRAM;
-    this.words[at + 10] = this.#handles.generations[handle] as number;
-    this.words[at + 11] = address === null ? UdpFlag.RECVERR : UdpFlag.CONNECT;
-    const fd = this.#addon.udpOpen(this.#slabId, at << 2);
-    if (fd < 0) {
-      this.#handles.forget(handle);
-      return fd;
-    }
-    this.#handles.fds[handle] = fd;
-    return handle;
-  }
-
-  /** Writes family, port, address and the options of all sockets into the scratch words; returns their index. */
-  #fillAddress(address: IpBytes, port: number): number {
-    const at = this.#area >> 2;
-    const words = this.words;
-    words.fill(0, at, at + CONNECT_WORDS);
-    words[at] = address.length === 4 ? 4 : 6;
-    words[at + 1] = port;
-    this.#slab.bytes.set(address, (at + 2) << 2);
-    words[at + 7] = this.#options.mark ?? 0;
-    words[at + 8] = -1;
-    const name = this.#options.interface;
-    if (name !== undefined) {
-      const nameAt = (at + CONNECT_WORDS) << 2;
-      this.#slab.bytes.fill(0, nameAt, nameAt + 16);
-      for (let i = 0; i < Math.min(15, name.length); i++) this.#slab.bytes[nameAt + i] = name.charCodeAt(i);
-      words[at + 8] = nameAt;
-    }
-    return at;
+    return this.#datagrams.open(family, address, port);
   }
 
   /** An event of the poller for a token of ours. */
@@ -413,7 +371,10 @@ export class AddonSockets implements Sockets {
 
   close(handle: number): void {
     if (!this.#handles.isOpen(handle)) return;
-    this.#datagrams.beforeClose(handle);
+    if ((this.#handles.flag(handle) & STREAM) === 0) {
+      this.#datagrams.close(handle);
+      return;
+    }
     this.#cancelWrites(handle);
     this.#addon.close(this.#handles.fd(handle));
     this.#handles.forget(handle);
@@ -449,9 +410,6 @@ export class AddonSockets implements Sockets {
     this.#input.close();
     this.#slab.release(this.#area);
     this.#copies.close();
-    this.#datagrams.close();
+    this.#datagrams.closeAll();
   }
 }
-
-const ANY_IPV4: IpBytes = new Uint8Array(4);
-const ANY_IPV6: IpBytes = new Uint8Array(16);

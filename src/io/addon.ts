@@ -15,7 +15,7 @@ import { fileURLToPath } from "node:url";
 import { getSystemErrorName } from "node:util";
 
 /** The interface version this file was written for; {@link loadAddon} refuses another one. */
-export const ADDON_ABI = 1;
+export const ADDON_ABI = 2;
 
 /** Functions of the native addon. See the head of this file for the conventions. */
 export interface Addon {
@@ -32,6 +32,11 @@ export interface Addon {
    * 0, 1, 2 are refused with `-EINVAL`, one that is already owned with `-EEXIST`. @returns the descriptor
    */
   adoptFd(fd: number): number;
+  /**
+   * Own another descriptor of what an open one refers to, close-on-exec (dup(2)). Refuses as {@link adoptFd} does, but
+   * for descriptors that are owned. @returns the new descriptor
+   */
+  copyFd(fd: number): number;
   /** Give a descriptor up without closing it, for another owner. It leaves the epoll set. @returns the descriptor */
   releaseFd(fd: number): number;
   /** Close an owned descriptor. @returns 0 */
@@ -97,10 +102,14 @@ export interface Addon {
   pollerWait(slab: number, off: number, max: number, timeoutMs: number): number;
 
   /**
-   * Open a TCP socket (non-blocking, no Nagle delay), start connecting, try to send the first bytes at once, and
-   * watch it for IN, PRI, OUT, RDHUP, edge-triggered. Words at `descOff` (16):
+   * Open a stream socket (non-blocking, no Nagle delay), start connecting, try to send the first bytes at once, and
+   * watch it for IN, PRI, OUT, RDHUP, edge-triggered. Words at `descOff` (20):
    * family 4 or 6; port; address (4 words); scope id; mark (0 none); offset of a 16-byte interface name or -1;
-   * token (-1: do not watch); gen; data offset; data length; out: bytes sent; out: 1 if already connected.
+   * token (-1: do not watch); gen; data offset; data length; out: bytes sent; out: 1 if already connected;
+   * keep-alive: seconds of silence (0: none), seconds between probes, probes; TCP_USER_TIMEOUT in ms (0: none).
+   * With family 1 it is a Unix socket: the first two address words are offset and length of its path, or of an abstract
+   * name with its leading zero byte; mark, interface and the last four words are not looked at. `-EAGAIN` when its
+   * listener has no room.
    * @returns a descriptor; on failure nothing stays open
    */
   tcpConnect(slab: number, descOff: number): number;
@@ -144,8 +153,8 @@ export interface Addon {
   getOption(fd: number, level: number, name: number): number;
 
   /**
-   * Open a UDP socket and watch it for IN, edge-triggered. Words at `descOff` (16) as in {@link tcpConnect}, with
-   * {@link UdpFlag} bits instead of the data offset and the four after it unused. Without `CONNECT` it is bound to
+   * Open a UDP socket and watch it for IN, edge-triggered. Words at `descOff` (20) as in {@link tcpConnect}, with
+   * {@link UdpFlag} bits instead of the data offset and those after it unused. Without `CONNECT` it is bound to
    * the address and port (0: any). IPv6 sockets take no IPv4.
    * @returns a descriptor
    */
@@ -242,6 +251,7 @@ export const Errno = {
   ENOTTY: 25,
   ENOSPC: 28,
   EPIPE: 32,
+  ENAMETOOLONG: 36,
   ENOTSOCK: 88,
   EMSGSIZE: 90,
   EPROTO: 71,

@@ -52,6 +52,12 @@ export interface SocketOptions {
   readonly tls?: TlsSettings;
 }
 
+/** Sockets that take part in a poller's events. */
+export interface PolledSockets extends Sockets {
+  /** An event of the poller for a token of theirs: the handle, for datagram sockets with a bit of its own. */
+  dispatch(token: number, generation: number, events: number): void;
+}
+
 /** When the kernel asks whether the peer of a silent stream is still there (RFC 9293 §3.8.4). */
 export interface KeepAlive {
   /** Silence before the first probe, ms. */

@@ -62,10 +62,12 @@ inNamespace(import.meta.url, () => {
   const META = SIZE - 4096;
 
   const allRows: readonly Row[] = [
-    { name: "abi", args: [], result: 1 },
+    { name: "abi", args: [], result: 2 },
     { name: "unregisterSlab", args: [[bad(Errno.EBADF, -1, 15, 16, INT_MAX, INT_MIN), 9]], result: -Errno.EBADF },
     { name: "adoptFd", args: [[bad(Errno.EINVAL, 0, 1, 2), udp]], result: -Errno.EEXIST },
     { name: "adoptFd", args: [[bad(Errno.EBADF, -1, INT_MIN, INT_MAX, 100_000), udp]], result: -Errno.EEXIST },
+    { name: "copyFd", args: [[bad(Errno.EINVAL, 0, 1, 2), udp]] },
+    { name: "copyFd", args: [[bad(Errno.EBADF, -1, INT_MIN, INT_MAX, 100_000), foreign]] },
     { name: "releaseFd", args: [["fd", closed]], result: -Errno.EBADF },
     { name: "close", args: [["fd", closed]], result: -Errno.EBADF },
     {
@@ -354,7 +356,7 @@ inNamespace(import.meta.url, () => {
       const result = call(...good);
       if (row.result !== undefined) t.equal(show(result), show(row.result), "the good call");
       else t.ok(result >= 0, `the good call gives ${show(result)}`);
-      if (row.name === "tunOpen" || row.name === "udpOpen") opened.push(result);
+      if (/^(tunOpen|udpOpen|copyFd)$/.test(row.name)) opened.push(result);
       for (const [i, [kind]] of row.args.entries()) {
         for (const [value, errno] of badValues(kind)) {
           const got = call(...good.with(i, value as number));
@@ -455,6 +457,7 @@ inNamespace(import.meta.url, () => {
     memory.text(NAME, "lo");
     memory.bytes.fill(120, 9100, 9116);
     const good = [4, 9, ...LOOPBACK[4], 0, 0, -1, -1, 0, 0, 0, 0, 0];
+    memory.put(10_060, [0, 0, 0, 0]);
     const cases: readonly (readonly [string, number, number, number, number?])[] = [
       ["family 0", 0, 0, Errno.EINVAL],
       ["family 5", 0, 5, Errno.EINVAL],
@@ -472,6 +475,45 @@ inNamespace(import.meta.url, () => {
         t.equal(show(addon[open](memory.id, 10_000)), show(-errno), `${open}: ${name}`);
       }
     }
+    // Unix sockets: offset and length of a path instead of an address. `good` leaves the words of keep-alive at 0.
+    const PATH = 9200;
+    memory.bytes.fill(120, PATH, PATH + 200);
+    memory.bytes[PATH + 100] = 0;
+    memory.bytes[PATH + 150] = 0;
+    const paths: readonly (readonly [string, number, number, number])[] = [
+      ["no path", PATH, 0, Errno.EINVAL],
+      ["length -1", PATH, -1, Errno.EINVAL],
+      ["length INT_MIN", PATH, INT_MIN, Errno.EINVAL],
+      ["before the slab", -1, 4, Errno.EFAULT],
+      ["past the end", SIZE - 3, 4, Errno.EFAULT],
+      ["far past the end", INT_MAX, INT_MAX, Errno.EFAULT],
+      ["one byte too long", PATH, 109, Errno.ENAMETOOLONG],
+      ["a zero in the middle", PATH, 108, Errno.EINVAL],
+      ["a path where nothing is", PATH, 100, Errno.ENOENT],
+      ["an abstract name that nobody has", PATH + 100, 20, Errno.ECONNREFUSED],
+      ["the longest abstract name, with a zero in it", PATH + 100, 80, Errno.ECONNREFUSED],
+    ];
+    for (const [name, off, len, errno] of paths) {
+      memory.put(10_000, [1, 0, off, len, 0, 0, 0, 1, INT_MAX, -1, 0, 0, 0, 0, 0, -1, -1, -1, -1]);
+      t.equal(show(addon.tcpConnect(memory.id, 10_000)), show(-errno), `tcpConnect: ${name}`);
+    }
+    memory.put(10_000, [1, 0, PATH, 20, 0, 0, 0, 0, -1, -1, 0, 0]);
+    t.equal(show(addon.udpOpen(memory.id, 10_000)), "-EINVAL", "udpOpen: no Unix sockets");
+    const keepAlive: readonly (readonly [string, readonly number[]])[] = [
+      ["idle -1", [-1, 1, 1, 0]],
+      ["idle 32768", [32_768, 1, 1, 0]],
+      ["interval 0", [1, 0, 1, 0]],
+      ["interval INT_MAX", [1, INT_MAX, 1, 0]],
+      ["probes 0", [1, 1, 0, 0]],
+      ["probes 128", [1, 1, 128, 0]],
+      ["user timeout -1", [0, 0, 0, -1]],
+    ];
+    for (const [name, words] of keepAlive) {
+      memory.put(10_000, [...good, ...words]);
+      t.equal(show(addon.tcpConnect(memory.id, 10_000)), "-EINVAL", `tcpConnect: keep-alive ${name}`);
+    }
+    memory.put(10_000, [...good, 32_767, 32_767, 127, INT_MAX]);
+    t.equal(show(addon.tcpConnect(memory.id, 10_000)), "-ECONNREFUSED", "tcpConnect: the longest keep-alive");
     memory.put(10_000, good.with(11, 8));
     t.equal(show(addon.udpOpen(memory.id, 10_000)), "-EINVAL", "udpOpen: unknown flag");
     const data: readonly (readonly [number, number])[] = [
@@ -572,7 +614,7 @@ inNamespace(import.meta.url, () => {
   // Any integers in the arguments and in memory. Functions that block, take descriptors over or reconfigure the
   // namespace are left to the tables above.
   t.test("random calls return an int32", (t) => {
-    const left = new Set<keyof Addon>(["registerSlab", "unregisterSlab", "adoptFd", "releaseFd", "netlink"]);
+    const left = new Set<keyof Addon>(["registerSlab", "unregisterSlab", "adoptFd", "copyFd", "releaseFd", "netlink"]);
     for (const name of ["pollerOpen", "pollerClose", "pollerRef", "pollerWait", "tunSetPersist"] as const)
       left.add(name);
     const names = (Object.keys(addon) as (keyof Addon)[]).filter((name) => !left.has(name));
@@ -604,7 +646,7 @@ inNamespace(import.meta.url, () => {
       }
     }
     t.comment(`${opened.size} different descriptors were opened`);
-    t.equal(addon.abi(), 1, "alive");
+    t.equal(addon.abi(), 2, "alive");
     addon.unregisterSlab(small.id);
     t.end();
   });
