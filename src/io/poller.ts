@@ -13,13 +13,16 @@ export interface PollSink {
   onPoll(token: number, generation: number, events: number): void;
 }
 
-/** Errors of the native layer that nobody can act on but by stopping. */
+/** What is the matter: the addon, the poller, or files for TLS that cannot be used. */
+export type IoErrorCode = "IO_ADDON" | "IO_POLLER" | "IO_TLS";
+
+/** Errors that are known when sockets are set up, and that nobody can act on but by stopping. */
 export class IoError extends Error {
   override readonly name = "IoError";
   /** Stable, for programs. */
-  readonly code: "IO_ADDON" | "IO_POLLER";
+  readonly code: IoErrorCode;
 
-  constructor(code: "IO_ADDON" | "IO_POLLER", message: string) {
+  constructor(code: IoErrorCode, message: string) {
     super(message);
     this.code = code;
   }
