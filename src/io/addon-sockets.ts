@@ -364,6 +364,7 @@ export class AddonSockets implements PolledSockets {
   peer(handle: number): { readonly address: IpBytes; readonly port: number } | null {
     const at = this.#area >> 2;
     if (this.#addon.socketName(this.#handles.fd(handle), 1, this.#slabId, at << 2) < 0) return null;
+    if (this.words[at] === 0) return null;
     const length = this.words[at] === 4 ? 4 : 16;
     const from = (at + 2) << 2;
     return { address: this.#slab.bytes.slice(from, from + length), port: this.words[at + 1] as number };

@@ -16,6 +16,8 @@ const MAX_RECEIVED = 4 * 1024 * 1024;
 const MAX_SENDING = 1024 * 1024;
 /** Counted for each datagram besides its bytes, so that empty ones are limited too. */
 const OVERHEAD = 256;
+/** Most datagrams that wait for a socket to be connected. */
+const MAX_CONNECTING = 64;
 const DATAGRAM_ROOM = 65_536;
 
 /** Something that happened to a socket: a datagram, or an error. */
@@ -38,6 +40,7 @@ export class NodeDatagrams implements Datagrams {
   readonly #input: InputBlock;
   readonly #wake: () => void;
   readonly #sockets: (Socket | null)[] = [];
+  readonly #connecting: WeakSet<Socket> = new WeakSet();
   readonly #arrivals: Arrival[] = [];
   #received = 0;
 
@@ -58,17 +61,20 @@ export class NodeDatagrams implements Datagrams {
     const generation = this.#handles.generations[handle] as number;
     const socket = createSocket(family === 4 ? { type: "udp4" } : { type: "udp6", ipv6Only: true });
     socket.on("message", (bytes, from) => this.#onMessage(handle, generation, bytes, from));
-    socket.on("error", (error: NodeJS.ErrnoException) => {
-      this.#arrive({
-        handle,
-        generation,
-        bytes: null,
-        errno: describeError(error).errno,
-        address,
-        port: address === null ? 0 : port,
+    const failed = (error: NodeJS.ErrnoException): void => {
+      const { errno } = describeError(error);
+      this.#arrive({ handle, generation, bytes: null, errno, address, port: address === null ? 0 : port });
+    };
+    socket.on("error", failed);
+    if (address !== null) {
+      // Node connects a datagram socket only in a later turn of the event loop.
+      this.#connecting.add(socket);
+      socket.setMaxListeners(MAX_CONNECTING + 1);
+      socket.connect(port, formatAddress(address), (error?: NodeJS.ErrnoException) => {
+        this.#connecting.delete(socket);
+        if (error !== undefined && error !== null) failed(error);
       });
-    });
-    if (address !== null) socket.connect(port, formatAddress(address));
+    }
     while (this.#sockets.length <= handle) this.#sockets.push(null);
     this.#sockets[handle] = socket;
     return handle;
@@ -136,23 +142,19 @@ export class NodeDatagrams implements Datagrams {
   ): boolean {
     const socket = this.#sockets[handle];
     if (socket === null || socket === undefined || socket.getSendQueueSize() > MAX_SENDING) return true;
+    if (socket.listenerCount("connect") > MAX_CONNECTING) return true;
     const bytes = Buffer.allocUnsafe((head === null ? 0 : headLength) + length);
     if (head !== null) bytes.set(head.subarray(0, headLength));
     bytes.set(this.#slab.bytes.subarray(offset, offset + length), bytes.length - length);
     const generation = this.#handles.generations[handle] as number;
     const done = (error: NodeJS.ErrnoException | null): void => {
       if (error === null) return;
-      this.#arrive({
-        handle,
-        generation,
-        bytes: null,
-        errno: describeError(error).errno,
-        address,
-        port: address === null ? 0 : port,
-      });
+      const { errno } = describeError(error);
+      this.#arrive({ handle, generation, bytes: null, errno, address, port: address === null ? 0 : port });
     };
-    if (address === null) socket.send(bytes, done);
-    else socket.send(bytes, port, formatAddress(address), done);
+    if (address !== null) socket.send(bytes, port, formatAddress(address), done);
+    else if (this.#connecting.has(socket)) socket.once("connect", () => socket.send(bytes, done));
+    else socket.send(bytes, done);
     return true;
   }
 

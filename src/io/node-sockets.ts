@@ -219,6 +219,15 @@ export class NodeSockets implements PolledSockets, StreamOwner {
     }
   }
 
+  /** @internal */
+  takeError(fd: number): number {
+    const addon = this.#addon;
+    if (addon === null || addon.adoptFd(fd) < 0) return 0;
+    const errno = addon.socketError(fd);
+    addon.releaseFd(fd);
+    return Math.max(0, errno);
+  }
+
   #account(stream: NodeStream): void {
     const waiting = stream.writableLength;
     this.#waiting += waiting - stream.waiting;

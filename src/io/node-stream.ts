@@ -29,6 +29,8 @@ export interface StreamOwner {
   onEvent(stream: NodeStream): void;
   /** Fewer bytes wait in Node than before. */
   onWritten(stream: NodeStream): void;
+  /** The error that the kernel has for a descriptor of Node's, and forgets; 0 for none, or when it cannot be asked. */
+  takeError(fd: number): number;
 }
 
 export class NodeStream {
@@ -120,9 +122,20 @@ export class NodeStream {
   #carry(socket: Socket): void {
     this.#socket = socket;
     socket.on("readable", () => this.#note(StreamEvent.readable));
-    socket.on("end", () => this.#note(StreamEvent.ended));
+    socket.on("end", () => this.#onEnd());
     if (socket !== this.#raw) socket.on("error", (error) => this.fail(describeError(error)));
     socket.once("close", () => this.#owner.onWritten(this));
+  }
+
+  /**
+   * Input has ended, or so it seems: libuv tells an end when a reset is there already at the time it has read the bytes
+   * before it. The kernel knows better.
+   */
+  #onEnd(): void {
+    const isOpen = this.fd >= 0 && this.#raw !== null && !this.#raw.destroyed;
+    const errno = isOpen ? this.#owner.takeError(this.fd) : 0;
+    if (errno > 0) this.fail({ errno, text: "" });
+    else this.#note(StreamEvent.ended);
   }
 
   #note(event: number): void {
