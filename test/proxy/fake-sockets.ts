@@ -184,6 +184,7 @@ export class FakeFlow implements TcpFlow {
   readonly local: Endpoint;
   readonly remote: Endpoint = { address: Uint8Array.of(10, 0, 0, 2), port: 50_000 };
   error: FlowErrorCode | null = null;
+  activeAt = 0;
   finReceived = false;
   sendSpace: number = 1 << 20;
   readonly done: string[] = [];

@@ -710,3 +710,35 @@ t.test("what the owner is told", (t) => {
   d.finish();
   t.end();
 });
+
+drill(t, "activeAt follows what moves, not acknowledgments, probes and copies", {}, (d) => {
+  /** When the flow got on, from the beginning of `script`; -1 when it did not. */
+  const at = (script: string): number => {
+    const start = d.now;
+    const before = d.flow.activeAt;
+    d.run(script);
+    return d.flow.activeAt === before ? -1 : d.flow.activeAt - start;
+  };
+  const syn = d.now;
+  d.run("< S 0:0(0) win 65535 <mss 1000>");
+  same(d.flow.activeAt, syn);
+  same(at("+5 accept\n> S. 0:0(0) ack 1"), 5000);
+  // The client's ACK is news of our SYN only; the flow's clock began with accept().
+  same(at("< . 1:1(0) ack 1"), -1);
+  same(at("+1 write 10\n> P. 1:11(10) ack 1"), 1000);
+  same(at("+.1 < . 1:1(0) ack 11"), 100);
+  same(at("+1 < . 1:1(0) ack 11"), -1);
+  same(at("+1 < . 0:0(0) ack 11\n> . 11:11(0) ack 1"), -1);
+  same(at("+1 < P. 1:11(10) ack 11\n+.02 > . 11:11(0) ack 11"), 1000);
+  same(at("+1 < P. 1:11(10) ack 11\n> . 11:11(0) ack 11"), -1);
+  same(at("read 10\n+1 < . 11:1001(990) ack 11\n+.02 > . 11:11(0) ack 1001"), 1000);
+  // A closed window is probed, and answered; nothing gets on.
+  same(at("+.1 < . 1001:1001(0) ack 11 win 0"), -1);
+  same(at("write 10\n+.2 > P. 11:12(1) ack 1001\n< . 1001:1001(0) ack 11 win 0"), 0);
+  same(at("+.4 > P. 11:12(1) ack 1001\n< . 1001:1001(0) ack 11 win 0"), -1);
+  same(at("+.1 < . 1001:1001(0) ack 11 win 100\n> P. 11:21(10) ack 1001"), -1);
+  same(at("+.1 < . 1001:1001(0) ack 21 win 100"), 100);
+  same(at("+1 < F. 1001:1001(0) ack 21\n> . 21:21(0) ack 1002"), 1000);
+  same(at("+1 end\n> F. 21:21(0) ack 1002"), 1000);
+  d.run("abort\n> R. 22:22(0) ack 1002");
+});

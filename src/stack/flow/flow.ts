@@ -39,6 +39,12 @@ export interface TcpFlow {
   readonly remote: Endpoint;
   /** Why the flow ended, or null. */
   readonly error: FlowErrorCode | null;
+  /**
+   * When the flow last got on, on the stack's clock, ms: its SYN, `accept()`, bytes or a FIN of the client, bytes or
+   * `end()` of the owner, or an acknowledgment of something new. Bare acknowledgments, keep-alives and probes of closed
+   * windows do not count.
+   */
+  readonly activeAt: number;
   /** Takes and clears what happened since the last call: bits of `Ready`. */
   takeReady(): number;
   /** Whether the SYN was answered. */

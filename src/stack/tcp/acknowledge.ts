@@ -141,6 +141,7 @@ function onNewAck(ctx: TcpContext, tcb: Tcb, seg: TcpSegment, acked: number): vo
   }
   if (data > 0) dropAcknowledged(ctx, tcb, data);
   tcb.sndUna = seg.ack;
+  tcb.activeAt = ctx.now;
   tcb.retries = 0;
   recoverOrGrow(ctx, tcb, seg.ack, acked);
   tcb.dupAcks = 0;

@@ -102,6 +102,11 @@ export class TcpConnection implements TcpFlow {
     return this.#tcb.error;
   }
 
+  /** When the flow last got on, ms: see {@link TcpFlow.activeAt}. */
+  get activeAt(): number {
+    return this.#tcb.activeAt;
+  }
+
   /** Takes and clears what happened since the last call: bits of `Ready`. */
   takeReady(): number {
     const bits = this.#tcb.ready;
@@ -125,6 +130,7 @@ export class TcpConnection implements TcpFlow {
     tcb.sndMax = tcb.sndNxt;
     tcb.tsOffset = ctx.timestampOffset(tcb.slot);
     tcb.rcvAdv = seqAdd(tcb.rcvNxt, Math.min(65535, ctx.settings.recvBuffer, ctx.slab.fairShare));
+    tcb.activeAt = ctx.now;
     ctx.setState(tcb, Event.accept);
     tcb.synAckNow = true;
     ctx.markDirty(tcb);
@@ -297,6 +303,7 @@ export class TcpConnection implements TcpFlow {
     const tcb = this.#tcb;
     if (tcb.slot < 0 || tcb.finQueued) return false;
     appendToSendQueue(this.#ctx, tcb, offset, length);
+    tcb.activeAt = this.#ctx.now;
     this.#ctx.markDirty(tcb);
     return true;
   }
@@ -306,6 +313,7 @@ export class TcpConnection implements TcpFlow {
     const tcb = this.#tcb;
     if (tcb.slot < 0 || tcb.finQueued) return;
     tcb.finQueued = true;
+    tcb.activeAt = this.#ctx.now;
     this.#ctx.markDirty(tcb);
   }
 

@@ -62,7 +62,7 @@ function announce(ctx: TcpContext, packet: IpPacket, seg: TcpSegment): void {
   const addresses =
     addressSum(packet.source0, packet.source1, packet.source2, packet.source3) +
     addressSum(packet.destination0, packet.destination1, packet.destination2, packet.destination3);
-  const tcb = new Tcb(slot, isIpv4, seg.destinationPort, seg.sourcePort, addresses, settings.initialRtoMs);
+  const tcb = new Tcb(slot, isIpv4, seg.destinationPort, seg.sourcePort, addresses, settings.initialRtoMs, ctx.now);
   ctx.tcbs[slot] = tcb;
   tcb.irs = seg.seq;
   tcb.rcvNxt = seqAdd(seg.seq, 1);

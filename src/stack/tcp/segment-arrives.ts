@@ -232,6 +232,7 @@ function roomInShare(ctx: TcpContext, tcb: Tcb, seq: number): number {
 
 /** Keeps `length` bytes at slab `offset`, all of them new and in the window. */
 function keepText(ctx: TcpContext, tcb: Tcb, seq: number, offset: number, length: number, segments: number): void {
+  tcb.activeAt = ctx.now;
   if (seq !== tcb.rcvNxt) {
     if (length > 0) {
       insertOutOfOrder(ctx, tcb, seq, offset, length);
@@ -309,6 +310,7 @@ function processFin(ctx: TcpContext, tcb: Tcb, seg: TcpSegment): void {
 
 function receiveFin(ctx: TcpContext, tcb: Tcb): void {
   tcb.finReceived = true;
+  tcb.activeAt = ctx.now;
   tcb.oooFinKnown = false;
   tcb.rcvNxt = seqAdd(tcb.rcvNxt, 1);
   // The window closes with the last byte: nothing may follow a FIN.

@@ -162,15 +162,26 @@ export class Tcb {
   /** Nobody reads any more: `close()` or `abort()` was called. */
   released = false;
   error: FlowErrorCode | null = null;
+  /** When the flow last got on, ms (see `TcpFlow.activeAt`). */
+  activeAt: number;
   /** The writer found the send buffer full and is to be told about room. */
   wantsWritable = false;
 
-  constructor(slot: number, isIpv4: boolean, localPort: number, remotePort: number, addressSum: number, rto: number) {
+  constructor(
+    slot: number,
+    isIpv4: boolean,
+    localPort: number,
+    remotePort: number,
+    addressSum: number,
+    rto: number,
+    now: number,
+  ) {
     this.slot = slot;
     this.isIpv4 = isIpv4;
     this.localPort = localPort;
     this.remotePort = remotePort;
     this.addressSum = addressSum;
     this.rto = rto;
+    this.activeAt = now;
   }
 }
