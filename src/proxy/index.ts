@@ -1,5 +1,6 @@
 /** `tunrelay/proxy`: upstreams, their codecs, and the embedded proxy server. */
 
+export { ChainUpstream } from "./chain.ts";
 export { ListenError, type ListenErrorCode, UpstreamError, type UpstreamErrorCode } from "./errors.ts";
 export type { NameLookup } from "./server/name-lookup.ts";
 export type { ProxyServerOptions, ProxyServerStats, ServerLogger } from "./server/options.ts";
@@ -15,5 +16,14 @@ export {
   udpHeaderLength,
 } from "./socks5-udp.ts";
 export { type Destination, type Handshake, HandshakeStep, Refusal, type UdpMode, type Upstream } from "./upstream.ts";
-export { DIRECT, REJECT, Socks5Upstream, type Socks5UpstreamOptions } from "./upstreams.ts";
-export { parseUpstream } from "./url.ts";
+export {
+  DIRECT,
+  HttpUpstream,
+  type HttpUpstreamOptions,
+  type ProxyUpstreamOptions,
+  REJECT,
+  Socks5Upstream,
+  SocksPackageUpstream,
+  type SocksPackageUpstreamOptions,
+} from "./upstreams.ts";
+export { parseUpstream, type UpstreamOptions, type UpstreamTlsOptions } from "./url.ts";

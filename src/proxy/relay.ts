@@ -197,6 +197,11 @@ export class Relay {
       flow.reject("rst");
       return;
     }
+    if (!upstream.carriesIpv6 && flow.local.address.length === 16) {
+      this.#refused++;
+      flow.reject(REJECT_REASONS[Refusal.netUnreachable]);
+      return;
+    }
     const { server } = upstream;
     if (server === null) this.#connect(flow, { target: flow.local.address, port: flow.local.port }, 0, 0);
     else this.#connectToServer(flow, this.#servers.preferred, 1);

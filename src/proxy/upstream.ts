@@ -91,6 +91,8 @@ export interface Upstream {
   readonly udp: UdpMode;
   /** Whether every flow is refused without a dial. */
   readonly rejects: boolean;
+  /** Whether its protocol can name IPv6 destinations; else they are refused as net unreachable, without a dial. */
+  readonly carriesIpv6: boolean;
   /**
    * The handshake that opens a stream to `destination`; null when the connection itself is the stream.
    * @param pipelined whether greeting and request go out together; for upstreams where `canPipeline` holds

@@ -1,53 +1,235 @@
 /**
  * Upstreams as URLs, as users of tun2socks write them:
  *
- *     [socks5://][user[:password]@]host[:1080]     direct://     reject://
+ *     [socks5://][user[:password]@]host[:1080]      socks4://[id@]host[:1080]      socks4a://[id@]host[:1080]
+ *     http://[user[:password]@]host[:80]            https://[user[:password]@]host[:443]
+ *     scheme:///path/of/socket, scheme://@abstract  direct://                      reject://
  *
- * The parts are taken apart by hand (RFC 3986 §3): the standard `URL` class lets malformed escapes and ports pass, and
- * would put the whole text, password and all, into its error.
+ * Several in a row are a chain.
  */
-import { domainToASCII } from "node:url";
-import { formatAddress, parseAddress } from "../stack/flow/address.ts";
-import { UpstreamError } from "./errors.ts";
-import type { Upstream } from "./upstream.ts";
-import { DIRECT, REJECT, Socks5Upstream } from "./upstreams.ts";
+import type { TlsSettings } from "../io/tls-settings.ts";
+import { ChainUpstream } from "./chain.ts";
+import type { ProxyServerAddress, Upstream } from "./upstream.ts";
+import { DIRECT, HttpUpstream, REJECT, Socks5Upstream, SocksPackageUpstream } from "./upstreams.ts";
+import { encodeText, invalid, parseUrlParts, type UrlDefaults, type UrlParts } from "./url-parts.ts";
 
-/** RFC 1928 §3: "conventionally located on TCP port 1080". */
+/** Proxies in a row at most. Each adds a round trip or more, and one more that can fail. */
+const MAX_HOPS = 8;
+/** Longest user or password of SOCKS, bytes: RFC 1929 §2, lengths are one byte. */
+const MAX_SOCKS_TEXT = 255;
+/** User and password of HTTP together, bytes: what the request that carries them may grow to. */
+const MAX_HTTP_TEXT = 1024;
+
+/** RFC 1928 §3: "conventionally located on TCP port 1080"; so is SOCKS4. */
 const SOCKS_PORT = 1080;
-const KNOWN = "socks5://, direct://, reject://";
-const EXAMPLE = "socks5://user:password@host:1080";
+/** As the schemes say (RFC 9110 §4.2.1, §4.2.2) and browsers do; curl alone takes 1080. */
+const HTTP_PORT = 80;
+const HTTPS_PORT = 443;
+
+const SOCKS5_DEFAULTS: UrlDefaults = {
+  scheme: "socks5",
+  port: SOCKS_PORT,
+  example: "socks5://user:password@host:1080",
+};
+const PROXIES: ReadonlyMap<string, UrlDefaults> = new Map([
+  ["socks5", SOCKS5_DEFAULTS],
+  ["socks5h", SOCKS5_DEFAULTS],
+  ["socks4", { scheme: "socks4", port: SOCKS_PORT, example: "socks4://user@host:1080" }],
+  ["socks4a", { scheme: "socks4a", port: SOCKS_PORT, example: "socks4a://user@host:1080" }],
+  ["http", { scheme: "http", port: HTTP_PORT, example: "http://user:password@host:8080" }],
+  ["https", { scheme: "https", port: HTTPS_PORT, example: "https://user:password@host:443" }],
+]);
+const KNOWN = [...PROXIES.keys(), "direct", "reject"];
 
 const SCHEME = /^([A-Za-z][A-Za-z0-9+.-]*):\/\//;
-const HOST_NAME = /^[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?$/;
+/** A known scheme whose slashes are missing; digits alone would be a port. */
+const SCHEME_WITHOUT_SLASHES = /^(socks5h?|socks4a?|https?|direct|reject):\/?(?!\/)(?!\d+\/?$)/i;
+/** Other names of what is meant. */
+const ALIASES: Readonly<Record<string, string>> = {
+  socks: "socks5",
+  socks4h: "socks4a",
+  "socks5+tls": "socks5",
+  connect: "http",
+  "http-connect": "http",
+  none: "direct",
+  block: "reject",
+  drop: "reject",
+};
+
+/** TLS towards an `https://` proxy, as contents: files are read by who has them. */
+export interface UpstreamTlsOptions {
+  /** Name to send (SNI) and to check the certificate for; by default the host of the URL. */
+  readonly serverName?: string;
+  /** PEM of the only authorities to trust; by default those of Node and the system. */
+  readonly ca?: string;
+  /** SHA-256 of the proxy's certificate (DER), 32 bytes: it alone is taken then. */
+  readonly pinSha256?: Uint8Array;
+  /** PEM of the client's certificate and of its key. */
+  readonly cert?: string;
+  readonly key?: string;
+}
+
+/** What belongs to an upstream and does not stand in its URL. */
+export interface UpstreamOptions {
+  /** The password of the URL that has a user but no password: bytes, or text in UTF-8. */
+  readonly password?: string | Uint8Array;
+  readonly tls?: UpstreamTlsOptions;
+}
 
 /**
- * Reads an upstream from its URL. Without a scheme it is `socks5://`; `socks5h://` is the same, because names always go
- * to the proxy as names.
+ * Reads an upstream from its URL, or a chain from several: the first one is connected to, and each is asked for a way to
+ * the next. Without a scheme it is `socks5://`; `socks5h://` is the same, because names always go to the proxy as names.
  * @throws UpstreamError `UPSTREAM_URL` when the text names no upstream; the message never holds a password
  * @example parseUpstream("socks5://alice:s%40crt@192.0.2.7:1080").label // "socks5://alice@192.0.2.7:1080"
  */
-export function parseUpstream(text: string): Upstream {
+export function parseUpstream(text: string | readonly string[], options: UpstreamOptions = {}): Upstream {
+  const texts = typeof text === "string" ? [text] : text;
+  if (texts.length === 0) throw invalid(`Proxy URL is missing: write one as ${SOCKS5_DEFAULTS.example}, or direct://`);
+  if (texts.length > MAX_HOPS) {
+    throw invalid(`Proxy chain has ${texts.length} proxies, the limit is ${MAX_HOPS}: leave some out`);
+  }
+  const secrets = new Secrets(options);
+  const upstreams = texts.map((item, index) => {
+    if (texts.length === 1) return parseOne(item, secrets, false);
+    try {
+      return parseOne(item, secrets, true);
+    } catch (error) {
+      throw invalid(`Proxy ${index + 1} of ${texts.length}: ${error instanceof Error ? error.message : error}`);
+    }
+  });
+  secrets.checkUsed(upstreams);
+  const [first] = upstreams;
+  if (first !== undefined && upstreams.length === 1) return first;
+  try {
+    return new ChainUpstream(upstreams);
+  } catch (error) {
+    throw invalid(`Proxy chain cannot be: ${error instanceof Error ? error.message : error}`);
+  }
+}
+
+/** What came beside the URLs, and whether it was needed. */
+class Secrets {
+  readonly #password: Uint8Array | null;
+  readonly #tls: UpstreamTlsOptions | null;
+  #passwordUses = 0;
+  #tlsUses = 0;
+
+  constructor({ password, tls }: UpstreamOptions) {
+    this.#password = password === undefined ? null : Buffer.from(password);
+    this.#tls = tls === undefined || Object.values(tls).every((value) => value === undefined) ? null : tls;
+  }
+
+  /** The password of a URL that has none. */
+  takePassword(): Uint8Array | null {
+    if (this.#password !== null) this.#passwordUses++;
+    return this.#password;
+  }
+
+  tlsFor(server: ProxyServerAddress): TlsSettings {
+    this.#tlsUses++;
+    const { ca, pinSha256, cert, key } = this.#tls ?? {};
+    const serverName = this.#tls?.serverName ?? (server.kind === "tcp" ? server.host : "");
+    if (serverName === "") {
+      throw invalid(
+        "Proxy URL with https:// and a Unix socket names no host to check the certificate for: give it (SNI)",
+      );
+    }
+    if ((cert === undefined) !== (key === undefined)) {
+      const [has, lacks] = cert === undefined ? ["key", "certificate"] : ["certificate", "key"];
+      throw invalid(`TLS for the proxy has a client ${has} but no ${lacks}: give both`);
+    }
+    return Object.freeze({
+      // RFC 6066 §3: without a trailing dot.
+      serverName: serverName.replace(/\.$/, ""),
+      ca: ca ?? null,
+      pinSha256: pinSha256 ?? null,
+      cert: cert ?? null,
+      key: key ?? null,
+    });
+  }
+
+  /** What was given and not used was meant for something else. */
+  checkUsed(upstreams: readonly Upstream[]): void {
+    const labels = upstreams.map(({ label }) => label).join(" -> ");
+    if (this.#password !== null && this.#passwordUses === 0) {
+      throw invalid(
+        `A proxy password is given beside ${labels}, which needs none: write its user as user@host, or leave it`,
+      );
+    }
+    if (this.#passwordUses > 1) {
+      throw invalid(
+        `A proxy password is given beside ${labels}, where ${this.#passwordUses} lack one: write one into the URL`,
+      );
+    }
+    if (this.#tls !== null && this.#tlsUses === 0) {
+      throw invalid(
+        `TLS settings are given beside ${labels}: they are for https:// proxies, leave them out or write https://`,
+      );
+    }
+  }
+}
+
+function parseOne(text: string, secrets: Secrets, isHop: boolean): Upstream {
   const trimmed = text.trim();
-  if (trimmed === "") throw invalid(`Proxy URL is empty: write one as ${EXAMPLE}, or direct://`);
+  if (trimmed === "") throw invalid(`Proxy URL is empty: write one as ${SOCKS5_DEFAULTS.example}, or direct://`);
   const match = SCHEME.exec(trimmed);
   const scheme = match?.[1]?.toLowerCase() ?? "socks5";
   const rest = match === null ? trimmed : trimmed.slice(match[0].length);
-  if (match === null && (rest === "direct" || rest === "reject")) {
+  if (match === null) checkSchemeless(rest);
+  if (scheme === "direct") return bare(scheme, rest, DIRECT);
+  if (scheme === "reject") return bare(scheme, rest, REJECT);
+  const defaults = PROXIES.get(scheme);
+  if (defaults === undefined) throw unknownScheme(scheme);
+  const parts = parseUrlParts(rest, defaults);
+  switch (defaults.scheme) {
+    case "socks4":
+    case "socks4a":
+      return socks4(defaults.scheme, parts);
+    case "http":
+    case "https": {
+      const options = { ...placeOf(parts), ...httpSecrets(parts, secrets) };
+      return new HttpUpstream(defaults.scheme === "http" ? options : { ...options, tls: secrets.tlsFor(parts.server) });
+    }
+    default: {
+      const options = { ...placeOf(parts), ...socks5Secrets(parts, secrets) };
+      return isHop ? new SocksPackageUpstream({ ...options, scheme: "socks5" }) : new Socks5Upstream(options);
+    }
+  }
+}
+
+/** Mistakes that would be taken for a host. */
+function checkSchemeless(text: string): void {
+  if (text === "direct" || text === "reject") {
     throw invalid(
-      `Proxy "${rest}" lacks its scheme mark: write ${rest}://, or socks5://${rest} for a host of that name`,
+      `Proxy "${text}" lacks its scheme mark: write ${text}://, or socks5://${text} for a host of that name`,
     );
   }
-  switch (scheme) {
-    case "socks5":
-    case "socks5h":
-      return parseSocks5(rest);
-    case "direct":
-      return bare(scheme, rest, DIRECT);
-    case "reject":
-      return bare(scheme, rest, REJECT);
-    default:
-      throw invalid(`Proxy URL has the unknown scheme "${scheme}", known are ${KNOWN}`);
+  const scheme = SCHEME_WITHOUT_SLASHES.exec(text)?.[1]?.toLowerCase();
+  if (scheme !== undefined) {
+    throw invalid(`Proxy URL has ${scheme}: without two slashes behind it: write ${scheme}://`);
   }
+}
+
+function unknownScheme(scheme: string): Error {
+  const shown = encodeText(scheme.slice(0, 40));
+  if (scheme === "unix") {
+    return invalid(`Proxy URL has the scheme "unix": write what the socket speaks, as socks5:///path or http:///path`);
+  }
+  const meant = ALIASES[scheme] ?? KNOWN.find((known) => isNear(scheme, known));
+  const hint = meant === undefined ? "" : `: did you mean ${meant}://?`;
+  return invalid(
+    `Proxy URL has the unknown scheme "${shown}", known are ${KNOWN.map((known) => `${known}://`).join(", ")}${hint}`,
+  );
+}
+
+/** Whether one character added, left out, changed, or two neighbours swapped make `text` into `known`. */
+function isNear(text: string, known: string): boolean {
+  if (Math.abs(text.length - known.length) > 1) return false;
+  let start = 0;
+  while (start < known.length && text[start] === known[start]) start++;
+  const [a, b] = [text.slice(start), known.slice(start)];
+  if (a.slice(1) === b || a === b.slice(1) || a.slice(1) === b.slice(1)) return true;
+  return a.slice(2) === b.slice(2) && a[0] === b[1] && a[1] === b[0];
 }
 
 function bare(scheme: string, rest: string, upstream: Upstream): Upstream {
@@ -57,127 +239,65 @@ function bare(scheme: string, rest: string, upstream: Upstream): Upstream {
   return upstream;
 }
 
-function parseSocks5(rest: string): Upstream {
-  // RFC 3986 §3.2: the authority ends at the first slash, question mark or number sign.
-  const authorityEnd = rest.search(/[/?#]/);
-  const authority = authorityEnd < 0 ? rest : rest.slice(0, authorityEnd);
-  const tail = authorityEnd < 0 ? "" : rest.slice(authorityEnd);
-  checkTail(authority, tail);
-  // The last @ divides: one in the password is then read as meant, though it should be written %40.
-  const at = authority.lastIndexOf("@");
-  const { host, port } = parseHostPort(authority.slice(at + 1));
-  const where = host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
-  const userinfo = at < 0 ? "" : authority.slice(0, at);
-  if (userinfo === "" || userinfo === ":") return new Socks5Upstream({ host, port, label: `socks5://${where}` });
+function placeOf({ server, label }: UrlParts): { readonly server: ProxyServerAddress; readonly label: string } {
+  return { server, label };
+}
 
-  const colon = userinfo.indexOf(":");
-  const userText = colon < 0 ? userinfo : userinfo.slice(0, colon);
-  const user = decodePercent(userText, "user");
-  const password = decodePercent(colon < 0 ? "" : userinfo.slice(colon + 1), "password");
-  if (user.length === 0) throw invalid(`Proxy URL has a password but no user: write both, as ${EXAMPLE}`);
+interface UserAndPassword {
+  readonly user?: Uint8Array;
+  readonly password?: Uint8Array;
+}
+
+function socks5Secrets(parts: UrlParts, secrets: Secrets): UserAndPassword {
+  const { user } = parts;
+  if (user === null) return {};
+  const password = parts.password ?? secrets.takePassword() ?? new Uint8Array(0);
   checkLength(user, "user");
   checkLength(password, "password");
-  return new Socks5Upstream({ host, port, user, password, label: `socks5://${encodeText(userText)}@${where}` });
+  return { user, password };
 }
 
-/** Nothing but a slash may follow the authority. What follows may be half a password, and is not shown. */
-function checkTail(authority: string, tail: string): void {
-  if (tail.includes("@")) {
-    throw invalid("Proxy URL has a /, ? or # before its @: write them as %2F, %3F and %23 in user and password");
-  }
-  if (authority === "" && tail.length > 1 && tail.startsWith("/")) {
-    throw invalid(`Proxy URL names a path in place of a host: Unix sockets are not served, write ${EXAMPLE}`);
-  }
-  if (tail !== "" && tail !== "/") {
-    const part = tail.startsWith("?") ? "query" : tail.startsWith("#") ? "fragment" : "path";
-    throw invalid(`Proxy URL has a ${part} after host and port, which SOCKS5 cannot use: remove it`);
-  }
+function checkLength(bytes: Uint8Array, part: "user" | "password"): void {
+  if (bytes.length <= MAX_SOCKS_TEXT) return;
+  throw invalid(
+    `Proxy URL has a ${part} of ${bytes.length} bytes, the limit of SOCKS is ${MAX_SOCKS_TEXT}: use a shorter one`,
+  );
 }
 
-/** The host without brackets and the port. Only what cannot be a password is shown in an error. */
-function parseHostPort(text: string): { host: string; port: number } {
-  if (text.startsWith("[")) {
-    const close = text.indexOf("]");
-    const inside = close < 0 ? "" : text.slice(1, close);
-    const address = inside.includes(":") ? parseAddress(inside) : null;
-    if (address === null) {
-      throw invalid(`Proxy URL has no valid IPv6 address between [ and ]: write it as socks5://[2001:db8::1]:1080`);
-    }
-    const after = text.slice(close + 1);
-    if (after !== "" && !after.startsWith(":")) {
-      throw invalid(`Proxy URL has text between ] and the port: write it as socks5://[2001:db8::1]:1080`);
-    }
-    return { host: formatAddress(address), port: after === "" ? SOCKS_PORT : parsePort(after.slice(1)) };
+function socks4(scheme: "socks4" | "socks4a", parts: UrlParts): Upstream {
+  const { user, password } = parts;
+  if (password !== null) {
+    throw invalid(`Proxy URL has a password, and SOCKS4 knows none: write ${scheme}://user@host, or use socks5://`);
   }
-  const colon = text.indexOf(":");
-  const hostText = colon < 0 ? text : text.slice(0, colon);
-  if (hostText === "" && colon < 0) throw invalid(`Proxy URL has no host: write it as ${EXAMPLE}`);
-  if (text.indexOf(":", colon + 1) > colon) {
+  if (user === null) return new SocksPackageUpstream({ ...placeOf(parts), scheme });
+  checkLength(user, "user");
+  if (user.includes(0)) throw invalid("Proxy URL has a NUL in its user, where SOCKS4 ends it: remove it");
+  if (!Buffer.from(Buffer.from(user).toString()).equals(user)) {
+    throw invalid("Proxy URL has a user that is not UTF-8: SOCKS4 users are sent as UTF-8 here");
+  }
+  return new SocksPackageUpstream({ ...placeOf(parts), scheme, user });
+}
+
+/** RFC 7617 §2: no control characters, and no colon in the user. */
+function httpSecrets(parts: UrlParts, secrets: Secrets): UserAndPassword {
+  const { user } = parts;
+  if (user === null) return {};
+  const password = parts.password ?? secrets.takePassword() ?? new Uint8Array(0);
+  if (user.includes(0x3a))
+    throw invalid("Proxy URL has a colon in its user, which HTTP cannot carry: use another user");
+  for (const [part, bytes] of [
+    ["user", user],
+    ["password", password],
+  ] as const) {
+    if (bytes.some((byte) => byte < 0x20 || byte === 0x7f)) {
+      throw invalid(`Proxy URL has a control character in its ${part}, which HTTP cannot carry: remove it`);
+    }
+  }
+  const length = user.length + password.length;
+  if (length > MAX_HTTP_TEXT) {
     throw invalid(
-      parseAddress(text) !== null || parseAddress(text.slice(0, text.lastIndexOf(":"))) !== null
-        ? "Proxy URL has an IPv6 address without brackets: write it as socks5://[2001:db8::1]:1080"
-        : `Proxy URL has more than one colon in host and port: write it as ${EXAMPLE}`,
+      `Proxy URL has user and password of ${length} bytes, the limit is ${MAX_HTTP_TEXT}: use shorter ones`,
     );
   }
-  if (hostText === "") throw invalid(`Proxy URL has a port but no host: write it as ${EXAMPLE}`);
-  return { host: parseHost(hostText), port: colon < 0 ? SOCKS_PORT : parsePort(text.slice(colon + 1)) };
-}
-
-function parseHost(text: string): string {
-  const ascii = /[^\0-\x7f]/.test(text) ? domainToASCII(text) : text.toLowerCase();
-  if (ascii.length > 253 || !HOST_NAME.test(ascii)) {
-    throw invalid(`Proxy URL has the host "${encodeText(text)}", which is neither a name nor an address`);
-  }
-  // RFC 3696 §2: a last label of digits is no name; "10.0.0.300" would be looked up for nothing.
-  if (/(^|\.)\d+\.?$/.test(ascii) && parseAddress(ascii) === null) {
-    throw invalid(`Proxy URL has the host "${ascii}", which is not a valid IPv4 address`);
-  }
-  return ascii;
-}
-
-function parsePort(text: string): number {
-  const port = /^\d{1,6}$/.test(text) ? Number(text) : -1;
-  if (port >= 1 && port <= 65_535) return port;
-  // A port that is no number may be a password whose host was forgotten.
-  const shown = port < 0 ? "a port that is not a number" : `port ${port}`;
-  throw invalid(`Proxy URL has ${shown}, expected 1 to 65535: write it as ${EXAMPLE}`);
-}
-
-/** Percent-decoding (RFC 3986 §2.1) to bytes. A percent sign that starts no escape is an error, never text. */
-function decodePercent(text: string, part: "user" | "password"): Uint8Array {
-  const bytes: number[] = [];
-  for (let i = 0; i < text.length; i++) {
-    const char = text.charAt(i);
-    if (char !== "%") {
-      const codePoint = text.codePointAt(i) ?? 0;
-      bytes.push(...new TextEncoder().encode(String.fromCodePoint(codePoint)));
-      if (codePoint > 0xffff) i++;
-      continue;
-    }
-    const hex = text.slice(i + 1, i + 3);
-    if (!/^[0-9A-Fa-f]{2}$/.test(hex)) {
-      throw invalid(`Proxy URL has a % in its ${part} without two hex digits: write a percent sign as %25`);
-    }
-    bytes.push(Number.parseInt(hex, 16));
-    i += 2;
-  }
-  return Uint8Array.from(bytes);
-}
-
-/** RFC 1929 §2: lengths are one byte. */
-function checkLength(bytes: Uint8Array, part: "user" | "password"): void {
-  if (bytes.length > 255) {
-    throw invalid(`Proxy URL has a ${part} of ${bytes.length} bytes, the limit of SOCKS5 is 255: use a shorter one`);
-  }
-}
-
-/** Text from outside made fit for one line of a log: everything but URL characters is percent-encoded. */
-function encodeText(text: string): string {
-  // Through UTF-8, which turns lone surrogates into U+FFFD: encodeURIComponent throws on them.
-  const wellFormed = Buffer.from(text).toString();
-  return wellFormed.replace(/[^A-Za-z0-9._~!$&'()*+,;=%-]/gu, (char) => encodeURIComponent(char));
-}
-
-function invalid(message: string): UpstreamError {
-  return new UpstreamError("UPSTREAM_URL", message);
+  return { user, password };
 }
