@@ -21,7 +21,8 @@ import type { Device } from "../device/device.ts";
 import type { Addon } from "../io/addon.ts";
 import { AddonSockets } from "../io/addon-sockets.ts";
 import { Poller, type PollSink } from "../io/poller.ts";
-import type { SocketSink } from "../io/sockets.ts";
+import type { KeepAlive, SocketSink } from "../io/sockets.ts";
+import { DialLimits } from "../proxy/dial-limits.ts";
 import type { Logger } from "../proxy/logger.ts";
 import { Relay, type RelayStats } from "../proxy/relay.ts";
 import { ServerAddresses } from "../proxy/server-addresses.ts";
@@ -38,6 +39,7 @@ const MAX_ROUNDS = 8;
 const DEVICE_TOKEN = -1;
 /** Longest `setTimeout` in use; deadlines beyond are looked at again then. */
 const MAX_SLEEP_MS = 60_000;
+const DAY_MS = 86_400_000;
 /** How soon sources are tried again when memory was short. */
 const RETRY_MS = 5;
 
@@ -55,16 +57,23 @@ export interface EngineOptions {
   readonly interface?: string;
   /** Accept TCP flows before the upstream has answered. Default false. */
   readonly earlyAccept?: boolean;
-  /** Idle time of UDP associations, ms. Default 120,000. */
+  /** Idle time of UDP associations, ms; those that only ever asked DNS end after 10 s at most. Default 120,000. */
   readonly udpTimeoutMs?: number;
-  /** Default 10,000. */
+  /** Time for connecting to proxy or destination, ms. Default 10,000. */
   readonly connectTimeoutMs?: number;
-  /** Default 30,000. */
+  /** Time for the proxy's answer once connected, ms. Default 30,000. */
   readonly handshakeTimeoutMs?: number;
-  /** Most UDP associations. Default 4096. */
+  /** How long an open TCP flow may be without data in either direction, ms. Default 86,400,000: a day. */
+  readonly tcpTimeoutMs?: number;
+  /** Keep-alive probes on the connections to the upstream; for those to clients see `tcp`. Default none. */
+  readonly keepAlive?: KeepAlive;
+  /** Most connections that wait for the upstream at a time, of TCP and UDP together. Default 4096. */
+  readonly maxDials?: number;
+  /** Most UDP associations; beyond, see docs/upstreams.md. Default 4096. */
   readonly maxAssociations?: number;
+  /** Knobs of TCP towards clients; limits of flows are here. */
   readonly tcp?: TcpOptions;
-  /** Packet memory, bytes. Default 256 MiB of address space, touched as needed. */
+  /** Packet memory, bytes: the limit on what is buffered in all. Default 256 MiB of address space, touched as needed. */
   readonly slabBytes?: number;
 }
 
@@ -90,6 +99,7 @@ export class Engine implements PollSink, SocketSink {
   readonly #poller: Poller;
   readonly #stack: Stack;
   readonly #sockets: AddonSockets;
+  readonly #limits: DialLimits;
   readonly #relay: Relay;
   readonly #udp: UdpRelay;
   readonly #batch: ReceiveBatch = new ReceiveBatch();
@@ -126,16 +136,22 @@ export class Engine implements PollSink, SocketSink {
     this.#sockets = new AddonSockets(this.#poller, this, {
       ...(options.fwmark === undefined ? {} : { mark: options.fwmark }),
       ...(options.interface === undefined ? {} : { interface: options.interface }),
+      ...(options.keepAlive === undefined ? {} : { keepAlive: options.keepAlive }),
     });
+    const connectTimeoutMs = options.connectTimeoutMs ?? 10_000;
     const handshakeTimeoutMs = options.handshakeTimeoutMs ?? 30_000;
+    this.#limits = new DialLimits(options.maxDials ?? 4096, logger);
+    const limits = this.#limits;
     const servers = new ServerAddresses(upstream.server, serverAddresses);
     this.#relay = new Relay(this.#sockets, this.#slab, {
       upstream,
       servers,
       logger,
+      limits,
       earlyAccept: options.earlyAccept ?? false,
-      connectTimeoutMs: options.connectTimeoutMs ?? 10_000,
+      connectTimeoutMs,
       handshakeTimeoutMs,
+      idleTimeoutMs: options.tcpTimeoutMs ?? DAY_MS,
     });
     this.#udp = new UdpRelay(
       this.#sockets,
@@ -144,7 +160,9 @@ export class Engine implements PollSink, SocketSink {
         upstream,
         servers,
         logger,
+        limits,
         idleMs: options.udpTimeoutMs ?? 120_000,
+        connectTimeoutMs,
         handshakeTimeoutMs,
         maxAssociations: options.maxAssociations ?? 4096,
         seed: random(),
@@ -199,7 +217,12 @@ export class Engine implements PollSink, SocketSink {
     if (this.#immediate !== null) clearImmediate(this.#immediate);
     try {
       // Clients learn that their connections are over.
-      this.#stack.advance(performance.now());
+      const now = performance.now();
+      this.#stack.advance(now);
+      this.#relay.advance(now);
+      this.#udp.advance(now);
+      this.#relay.stop();
+      this.#udp.stop();
       let done = false;
       while (!done) {
         done = this.#stack.reset();
@@ -228,6 +251,7 @@ export class Engine implements PollSink, SocketSink {
   #runRounds(): void {
     const now = performance.now();
     this.#stack.advance(now);
+    this.#limits.advance(now);
     this.#relay.advance(now);
     this.#udp.advance(now);
     let more = true;
@@ -346,6 +370,7 @@ export class Engine implements PollSink, SocketSink {
   /** @internal */
   onSent(handle: number, sent: number, length: number, ended: boolean): void {
     if (this.#relay.has(handle)) this.#relay.onSent(handle, sent, length, ended);
+    else if (this.#udp.has(handle)) this.#udp.onSent(handle, sent, length);
   }
 
   /** @internal */

@@ -1,32 +1,36 @@
 /**
  * The relay: joins TCP flows of the stack to streams of an upstream.
  *
- * Theory of operation. A flow is announced at its SYN. The relay connects to the upstream, goes through its handshake,
- * and accepts the flow only when the way is open; a failure is told to the client as what it is. From then on bytes are
- * moved by reference, never copied:
+ * Theory of operation. A flow is announced at its SYN. A dialer opens the way through the upstream, and the flow is
+ * accepted only when it is open; a failure is told to the client as what it is. From then on bytes are moved by
+ * reference, never copied:
  *
- *   client to upstream   the flow's receive queue is gathered into one write a turn (`flushFlows`); what the socket took
- *                        is released, which opens the client's window. A short write waits for the socket's room.
+ *   client to upstream   the flow's receive queue is gathered into one write a turn (`flush`); what the socket took is
+ *                        released, which opens the client's window. A short write waits for the socket's room.
  *   upstream to client   what was read into the slab is queued on the flow. Above the flow's send buffer the socket is
  *                        paused, until half of the buffer is acknowledged.
  *
  * FIN and end of stream pass through in each direction by itself; a reset on one side resets the other. The socket's
- * handle is the index of everything here: the flow, its handshake while there is one, and bits of progress.
+ * handle is the index of everything here: the flow, bits of progress, and when bytes moved last.
  *
- * What is held: per flow two array entries and a byte; during the handshake one small object. Flows are limited by the
- * stack, bytes by the stack's buffers.
+ * What is held: per flow an array entry, a byte and a number; what the dialer holds while the flow is dialled; numbers
+ * for its summary when somebody listens. Flows are limited by the stack, bytes by the stack's buffers.
  *
- * Timers: one deadline for the connection to the upstream, one for its answer; expiry refuses the flow.
+ * Timers: those of the dialer. A sweep looks for flows that were idle for too long, some 16 times in that time and at
+ * most once a second, while flows are open; such a flow is reset on both sides.
  */
-import { Errno, errnoName } from "../io/addon.ts";
+import { errnoName } from "../io/addon.ts";
 import type { Sockets } from "../io/sockets.ts";
 import { formatEndpoint } from "../stack/flow/address.ts";
-import { type FlowStack, Ready, type TcpFlow } from "../stack/flow/flow.ts";
-import { DeadlineQueue } from "./deadlines.ts";
-import type { Logger } from "./logger.ts";
-import { REJECT_REASONS, refusalOfErrno } from "./refusals.ts";
-import { formatPlace, type ServerAddresses, type ServerPlace } from "./server-addresses.ts";
-import { type Handshake, HandshakeStep, Refusal, type Upstream } from "./upstream.ts";
+import { type FlowErrorCode, type FlowStack, Ready, type TcpFlow } from "../stack/flow/flow.ts";
+import type { DialLimits } from "./dial-limits.ts";
+import { Dialer, type DialOwner } from "./dialer.ts";
+import { FlowRecords, grownFloats } from "./flow-records.ts";
+import type { FlowEnd, Logger } from "./logger.ts";
+import { Pipelining, type PipeliningState } from "./pipelining.ts";
+import { REJECT_REASONS } from "./refusals.ts";
+import type { ServerAddresses, ServerPlace } from "./server-addresses.ts";
+import { type Handshake, Refusal, type Upstream } from "./upstream.ts";
 
 /** The upstream's answer is in: bytes flow. */
 const OPEN = 1;
@@ -40,22 +44,27 @@ const BLOCKED = 8;
 const LISTED = 16;
 /** Reading from the upstream stopped until the client has acknowledged more. */
 const PAUSED = 32;
-/** The stream is connected. */
-const CONNECTED = 64;
 const BOTH_ENDED = CLIENT_ENDED | UPSTREAM_ENDED;
 
 /** Most pieces gathered into one write. */
 const WRITE_REFS = 128;
+/** How often idle flows are looked for: in parts of the time allowed, and at most so often, ms. */
+const SWEEPS = 16;
+const MIN_SWEEP_MS = 1000;
 
 export interface RelayOptions {
   readonly upstream: Upstream;
   /** Addresses of the upstream's server; empty for `direct://`. */
   readonly servers: ServerAddresses;
   readonly logger: Logger;
+  /** Shared with the UDP relay. */
+  readonly limits: DialLimits;
   /** Accept flows before the upstream has answered. Default false. */
   readonly earlyAccept: boolean;
   readonly connectTimeoutMs: number;
   readonly handshakeTimeoutMs: number;
+  /** How long an open flow may be without data in either direction. */
+  readonly idleTimeoutMs: number;
 }
 
 /** Counters of the relay. */
@@ -66,59 +75,68 @@ export interface RelayStats {
   readonly dialing: number;
   readonly accepted: number;
   readonly refused: number;
+  /** Flows ended because they were idle for too long. */
+  readonly idled: number;
   /** Bytes passed on, from clients and to clients. */
   readonly bytesUp: number;
   readonly bytesDown: number;
+  /** Whether the upstream takes all messages of a handshake together, as far as it has shown. */
+  readonly pipelining: PipeliningState;
 }
 
-export class Relay {
+export class Relay implements DialOwner<TcpFlow> {
   readonly #sockets: Sockets;
-  readonly #slab: FlowStack["slab"];
   readonly #upstream: Upstream;
-  readonly #servers: ServerAddresses;
   readonly #logger: Logger;
   readonly #earlyAccept: boolean;
+  readonly #idleTimeoutMs: number;
+  readonly #dialer: Dialer<TcpFlow>;
+  readonly #pipelining: Pipelining;
+  readonly #records: FlowRecords | null;
   readonly #flows: (TcpFlow | null)[] = [];
-  readonly #handshakes: (Handshake | null)[] = [];
   #bits: Uint8Array = new Uint8Array(256);
-  /** When the flow is given up, by handle; 0 when it is open. */
-  #deadlines: Float64Array = new Float64Array(256);
-  /** Which of the server's addresses each stream goes to, and how many its flow has tried. */
-  #serverOf: Uint8Array = new Uint8Array(256);
-  #attempts: Uint8Array = new Uint8Array(256);
-  readonly #connects: DeadlineQueue;
-  readonly #answers: DeadlineQueue;
-  readonly #isVoid: (handle: number, at: number) => boolean;
+  /** When bytes moved last, ms. */
+  #activeAt: Float64Array = new Float64Array(256);
   #writable: number[] = [];
   #draining = false;
   #now = 0;
+  #nextSweep = Number.POSITIVE_INFINITY;
   #open = 0;
-  #dialing = 0;
   #accepted = 0;
   #refused = 0;
+  #idled = 0;
   #bytesUp = 0;
   #bytesDown = 0;
 
   constructor(sockets: Sockets, slab: FlowStack["slab"], options: RelayOptions) {
+    const { upstream, servers, limits, logger } = options;
     this.#sockets = sockets;
-    this.#slab = slab;
-    this.#upstream = options.upstream;
-    this.#servers = options.servers;
-    this.#logger = options.logger;
+    this.#upstream = upstream;
+    this.#logger = logger;
     this.#earlyAccept = options.earlyAccept;
-    this.#connects = new DeadlineQueue(options.connectTimeoutMs);
-    this.#answers = new DeadlineQueue(options.handshakeTimeoutMs);
-    this.#isVoid = (handle, at) => this.#deadlines[handle] !== at;
+    this.#idleTimeoutMs = options.idleTimeoutMs;
+    this.#pipelining = new Pipelining(upstream.canPipeline);
+    this.#records = logger.flow === undefined ? null : new FlowRecords(upstream.label, logger);
+    const { connectTimeoutMs, handshakeTimeoutMs: answerTimeoutMs } = options;
+    const pipelining = this.#pipelining;
+    this.#dialer = new Dialer<TcpFlow>(
+      sockets,
+      slab.bytes,
+      { upstream, servers, limits, pipelining, connectTimeoutMs, answerTimeoutMs },
+      this,
+    );
   }
 
   stats(): RelayStats {
     return {
       open: this.#open,
-      dialing: this.#dialing,
+      dialing: this.#dialer.count,
       accepted: this.#accepted,
       refused: this.#refused,
+      idled: this.#idled,
       bytesUp: this.#bytesUp,
       bytesDown: this.#bytesDown,
+      pipelining: this.#pipelining.state,
     };
   }
 
@@ -127,46 +145,69 @@ export class Relay {
     this.#draining = true;
   }
 
+  /** Gives up everything: what the clients hear is the stack's matter, the sockets are their owner's. */
+  stop(): void {
+    for (let handle = 0; handle < this.#flows.length; handle++) {
+      const flow = this.#flows[handle];
+      if (flow === null || flow === undefined) continue;
+      if (this.#isOpen(handle)) this.#forget(handle, flow, "stopped", "");
+      else this.#cancel(handle, flow, "stopped");
+    }
+  }
+
   /** The time of the turn that begins, ms. */
   advance(now: number): void {
     this.#now = now;
+    this.#dialer.advance(now);
   }
 
   /** When `handleTimeout` is wanted. */
   nextTimeout(): number {
-    this.#connects.skip(this.#isVoid);
-    this.#answers.skip(this.#isVoid);
-    return Math.min(this.#connects.next, this.#answers.next);
+    return Math.min(this.#dialer.nextTimeout(), this.#nextSweep);
   }
 
-  /** Gives up flows whose upstream did not answer in time. */
+  /** Gives up flows whose upstream did not answer in time, and those that were idle for too long. */
   handleTimeout(): void {
-    this.#expire(this.#connects, "did not accept the connection in time");
-    this.#expire(this.#answers, "did not answer the request in time");
+    this.#dialer.handleTimeout();
+    if (this.#now >= this.#nextSweep) this.#sweep();
   }
 
-  #expire(queue: DeadlineQueue, what: string): void {
-    for (let handle = queue.takeDue(this.#now); handle >= 0; handle = queue.takeDue(this.#now)) {
-      if (this.#deadlines[handle] !== queue.takenAt) continue;
-      const reason = `${this.#upstream.label} ${what}`;
-      if (this.#upstream.server === null) this.#refuse(handle, Refusal.hostUnreachable, reason);
-      else if (queue !== this.#connects || !this.#tryNext(handle)) this.#refuse(handle, Refusal.proxyFault, reason);
+  #sweep(): void {
+    const idleSince = this.#now - this.#idleTimeoutMs;
+    for (let handle = 0; handle < this.#flows.length; handle++) {
+      const flow = this.#flows[handle];
+      if (flow === null || flow === undefined || !this.#isOpen(handle)) continue;
+      if ((this.#activeAt[handle] as number) > idleSince) continue;
+      this.#idled++;
+      this.#forget(handle, flow, "idle", "");
+      this.#sockets.reset(handle);
+      flow.abort();
     }
+    this.#nextSweep = this.#open === 0 ? Number.POSITIVE_INFINITY : this.#now + this.#sweepMs;
+  }
+
+  get #sweepMs(): number {
+    return Math.max(MIN_SWEEP_MS, this.#idleTimeoutMs / SWEEPS);
   }
 
   /** A flow of the stack has something to tell. */
   onFlow(flow: TcpFlow): void {
     const ready = flow.takeReady();
     if ((ready & Ready.syn) !== 0) {
-      if ((ready & Ready.closed) === 0) this.#dial(flow);
+      if ((ready & Ready.closed) === 0) this.#begin(flow);
       return;
     }
     const handle = flow.tag;
     if (handle < 0 || this.#flows[handle] !== flow) return;
     if ((ready & Ready.closed) !== 0 && flow.error !== null) {
       // Reset or given up by the client's side: so is the upstream.
-      this.#forget(handle);
-      this.#sockets.reset(handle);
+      const end = END_OF_ERROR[flow.error];
+      if (this.#isOpen(handle)) {
+        this.#forget(handle, flow, end, "");
+        this.#sockets.reset(handle);
+      } else {
+        this.#cancel(handle, flow, end);
+      }
       flow.close();
       return;
     }
@@ -189,93 +230,77 @@ export class Relay {
     this.#bits[handle] = (this.#bits[handle] as number) & ~bits;
   }
 
-  /** Connects to the upstream for a new flow. */
-  #dial(flow: TcpFlow): void {
-    const upstream = this.#upstream;
-    if (upstream.rejects || this.#draining) {
+  #isOpen(handle: number): boolean {
+    return (this.#bit(handle) & OPEN) !== 0;
+  }
+
+  /** Asks for a way for a new flow. */
+  #begin(flow: TcpFlow): void {
+    this.#records?.start(this.#now);
+    if (this.#upstream.rejects || this.#draining) {
       this.#refused++;
+      this.#records?.tell(flow, "refused", this.#draining ? "tunrelay is ending" : "", this.#now);
       flow.reject("rst");
       return;
     }
-    if (!upstream.carriesIpv6 && flow.local.address.length === 16) {
+    if (!this.#upstream.carriesIpv6 && flow.local.address.length === 16) {
       this.#refused++;
+      this.#records?.tell(flow, "refused", "the proxy's protocol has no IPv6 addresses", this.#now);
       flow.reject(REJECT_REASONS[Refusal.netUnreachable]);
       return;
     }
-    const { server } = upstream;
-    if (server === null) this.#connect(flow, { target: flow.local.address, port: flow.local.port }, 0, 0);
-    else this.#connectToServer(flow, this.#servers.preferred, 1);
+    this.#dialer.dial(flow);
     if (this.#earlyAccept && flow.tag >= 0) flow.accept();
   }
 
-  /** Connects to the upstream's server at address `index`, or to the next one that does not fail at once. */
-  #connectToServer(flow: TcpFlow, index: number, attempt: number): void {
-    this.#connect(flow, this.#servers.at(index), index, attempt);
+  /** @internal */
+  handshake(flow: TcpFlow, together: boolean): Handshake | null {
+    const { address: host, port } = flow.local;
+    return this.#upstream.connect({ host, port }, together);
   }
 
-  #connect(flow: TcpFlow, place: ServerPlace, index: number, attempt: number): void {
-    const { address, port } = flow.local;
-    const handshake = this.#upstream.connect({ host: address, port });
-    const first = handshake === null ? null : handshake.start();
-    const handle = this.#sockets.connect(place.target, place.port, first);
-    if (handle < 0) {
-      if (attempt < this.#servers.count && !isOutOfDescriptors(-handle)) {
-        this.#connectToServer(flow, this.#servers.after(index), attempt + 1);
-      } else {
-        this.#refuseUndialled(flow, -handle, place);
-      }
-      return;
+  /** @internal */
+  destination(flow: TcpFlow): ServerPlace {
+    const { address: target, port } = flow.local;
+    return { target, port };
+  }
+
+  /** @internal */
+  onHandle(flow: TcpFlow, handle: number): void {
+    const old = flow.tag;
+    if (old >= 0) {
+      this.#flows[old] = null;
+      this.#records?.leave(old);
     }
-    this.#reserve(handle);
     flow.tag = handle;
+    if (handle < 0) return;
+    this.#reserve(handle);
     this.#flows[handle] = flow;
-    this.#handshakes[handle] = handshake;
     this.#bits[handle] = this.#bit(handle) & LISTED;
-    this.#serverOf[handle] = index;
-    this.#attempts[handle] = attempt;
-    // The greeting left with the connection, or is sent when it stands.
-    if (first !== null && this.#sockets.firstSent === first.length) this.#set(handle, CONNECTED);
-    this.#deadlines[handle] = this.#connects.add(handle, this.#now);
-    this.#dialing++;
+    this.#records?.enter(handle);
   }
 
-  /** Dials again for the flow of `handle`, at the server's next address; false when all were tried. */
-  #tryNext(handle: number): boolean {
-    const attempt = this.#attempts[handle] as number;
-    if (attempt >= this.#servers.count || (this.#bit(handle) & CONNECTED) !== 0) return false;
-    const flow = this.#flows[handle] as TcpFlow;
-    const index = this.#servers.after(this.#serverOf[handle] as number);
-    this.#forget(handle);
-    this.#sockets.close(handle);
-    flow.tag = -1;
-    this.#connectToServer(flow, index, attempt + 1);
-    return true;
-  }
-
-  #refuseUndialled(flow: TcpFlow, errno: number, place: ServerPlace): void {
+  /** @internal */
+  onRefused(flow: TcpFlow, refusal: Refusal, reason: string): void {
     this.#refused++;
-    const refusal = this.#upstream.server === null ? refusalOfErrno(errno) : Refusal.proxyFault;
-    if (this.#isAccepted(flow)) flow.abort();
-    else flow.reject(REJECT_REASONS[refusal]);
-    if (isOutOfDescriptors(errno)) {
-      this.#logger.warn(`No descriptors left for new flows (${errnoName(-errno)}): raise the limit with "ulimit -n"`);
-    } else if (refusal === Refusal.proxyFault) {
-      this.#logger.warn(this.#cannotConnect(errno, place));
+    if (refusal === Refusal.proxyFault) this.#logger.warn(reason);
+    else if (this.#logger.isEnabled("debug")) {
+      this.#logger.debug(`${formatEndpoint(flow.local.address, flow.local.port)}: ${refusal}: ${reason}`);
     }
+    this.#turnAway(flow, refusal, reason === "" ? refusal : reason);
   }
 
-  /** Whether a flow that is not open yet was accepted early; it can only be reset then. */
-  #isAccepted(flow: TcpFlow): boolean {
-    return this.#earlyAccept && flow.isAccepted;
+  /** @internal */
+  onTurnedAway(flow: TcpFlow, reason: string): void {
+    this.#refused++;
+    this.#turnAway(flow, Refusal.failed, reason);
   }
 
-  #cannotConnect(errno: number, place: ServerPlace): string {
-    const where = formatPlace(place);
-    const isForbidden = errno === Errno.EPERM || errno === Errno.EACCES;
-    const remedy = isForbidden
-      ? "does a firewall or a missing right forbid it?"
-      : "is it running, and is the address right?";
-    return `Cannot connect to the proxy at ${where} (${errnoName(-errno)}): ${remedy}`;
+  #turnAway(flow: TcpFlow, refusal: Refusal, reason: string): void {
+    this.#records?.tell(flow, "refused", reason, this.#now);
+    // A flow that was accepted early can only be reset.
+    if (this.#earlyAccept && flow.isAccepted) flow.abort();
+    else flow.reject(REJECT_REASONS[refusal]);
   }
 
   /** Handles are shared with others: the first one seen here may be any number. */
@@ -283,17 +308,12 @@ export class Relay {
     let length = this.#bits.length;
     if (handle >= length) {
       while (handle >= length) length *= 2;
-      this.#bits = grownBytes(this.#bits, length);
-      this.#serverOf = grownBytes(this.#serverOf, length);
-      this.#attempts = grownBytes(this.#attempts, length);
-      const deadlines = new Float64Array(length);
-      deadlines.set(this.#deadlines);
-      this.#deadlines = deadlines;
+      const bits = new Uint8Array(length);
+      bits.set(this.#bits);
+      this.#bits = bits;
+      this.#activeAt = grownFloats(this.#activeAt, length);
     }
-    while (this.#flows.length <= handle) {
-      this.#flows.push(null);
-      this.#handshakes.push(null);
-    }
+    while (this.#flows.length <= handle) this.#flows.push(null);
   }
 
   /** Whether `handle` is the stream of a flow. */
@@ -302,60 +322,23 @@ export class Relay {
   }
 
   onConnected(handle: number): void {
-    const handshake = this.#handshakes[handle];
-    if (handshake === null || handshake === undefined) {
-      this.#begin(handle);
-      return;
-    }
-    this.#servers.worked(this.#serverOf[handle] as number);
-    this.#deadlines[handle] = this.#answers.add(handle, this.#now);
-    if ((this.#bit(handle) & CONNECTED) === 0) {
-      this.#set(handle, CONNECTED);
-      this.#sendHandshake(handle, handshake.start());
-    }
-  }
-
-  #sendHandshake(handle: number, bytes: Uint8Array): void {
-    if (bytes.length === 0) return;
-    if (this.#sockets.writeBytes(handle, bytes)) return;
-    this.#sockets.flush();
-    this.#sockets.writeBytes(handle, bytes);
+    this.#dialer.onConnected(handle);
   }
 
   onData(handle: number, offset: number, length: number): void {
-    const handshake = this.#handshakes[handle];
-    if (handshake !== null && handshake !== undefined) {
-      this.#onAnswer(handle, handshake, offset, length);
+    if (this.#isOpen(handle)) {
+      this.#toClient(handle, offset, length);
       return;
     }
-    this.#toClient(handle, offset, length);
+    const consumed = this.#dialer.onData(handle, offset, length);
+    if (consumed >= 0 && consumed < length) this.#toClient(handle, offset + consumed, length - consumed);
   }
 
-  #onAnswer(handle: number, handshake: Handshake, offset: number, length: number): void {
-    switch (handshake.receive(this.#slab.bytes, offset, offset + length)) {
-      case HandshakeStep.more:
-        return;
-      case HandshakeStep.send:
-        this.#sendHandshake(handle, handshake.out);
-        return;
-      case HandshakeStep.done: {
-        const { consumed } = handshake;
-        this.#begin(handle);
-        if (consumed < length) this.#toClient(handle, offset + consumed, length - consumed);
-        return;
-      }
-      default:
-        this.#refuse(handle, handshake.refusal, handshake.reason);
-    }
-  }
-
-  /** The way is open. */
-  #begin(handle: number): void {
-    const flow = this.#flows[handle] as TcpFlow;
-    this.#handshakes[handle] = null;
-    this.#deadlines[handle] = 0;
-    this.#set(handle, OPEN | CONNECTED);
-    this.#dialing--;
+  /** @internal */
+  onOpen(flow: TcpFlow, handle: number): void {
+    this.#set(handle, OPEN);
+    this.#activeAt[handle] = this.#now;
+    if (this.#nextSweep === Number.POSITIVE_INFINITY) this.#nextSweep = this.#now + this.#sweepMs;
     this.#open++;
     this.#accepted++;
     flow.accept();
@@ -366,6 +349,8 @@ export class Relay {
   #toClient(handle: number, offset: number, length: number): void {
     const flow = this.#flows[handle] as TcpFlow;
     this.#bytesDown += length;
+    this.#activeAt[handle] = this.#now;
+    if (this.#records !== null) this.#records.countDown(handle, length);
     if (!flow.writeReference(offset, length)) {
       // The client's side is over; its own event says how.
       return;
@@ -378,9 +363,8 @@ export class Relay {
   }
 
   onEnd(handle: number): void {
-    if ((this.#bit(handle) & OPEN) === 0) {
-      const what = this.#upstream.server === null ? "" : "The proxy closed the connection during the handshake";
-      this.#refuse(handle, Refusal.failed, what);
+    if (!this.#isOpen(handle)) {
+      this.#dialer.onEnd(handle);
       return;
     }
     this.#set(handle, UPSTREAM_ENDED);
@@ -389,34 +373,13 @@ export class Relay {
   }
 
   onError(handle: number, errno: number): void {
-    const flow = this.#flows[handle] as TcpFlow;
-    if ((this.#bit(handle) & OPEN) === 0) {
-      if (this.#upstream.server === null) {
-        this.#refuse(handle, refusalOfErrno(errno), errnoName(-errno));
-      } else if ((this.#bit(handle) & CONNECTED) !== 0 && errno !== Errno.ECONNREFUSED) {
-        this.#refuse(handle, Refusal.failed, "The proxy reset the connection during the handshake");
-      } else if (!this.#tryNext(handle)) {
-        const place = this.#servers.at(this.#serverOf[handle] as number);
-        this.#refuse(handle, Refusal.proxyFault, this.#cannotConnect(errno, place));
-      }
+    if (!this.#isOpen(handle)) {
+      this.#dialer.onError(handle, errno);
       return;
     }
-    this.#forget(handle);
-    flow.abort();
-  }
-
-  /** Ends a flow that the upstream did not open. */
-  #refuse(handle: number, refusal: Refusal, reason: string): void {
     const flow = this.#flows[handle] as TcpFlow;
-    this.#refused++;
-    if (refusal === Refusal.proxyFault) this.#logger.warn(reason);
-    else if (this.#logger.isEnabled("debug")) {
-      this.#logger.debug(`${formatEndpoint(flow.local.address, flow.local.port)}: ${refusal}: ${reason}`);
-    }
-    this.#forget(handle);
-    this.#sockets.close(handle);
-    if (this.#isAccepted(flow)) flow.abort();
-    else flow.reject(REJECT_REASONS[refusal]);
+    this.#forget(handle, flow, "reset-by-upstream", this.#sockets.errorText || errnoName(errno));
+    flow.abort();
   }
 
   #list(handle: number): void {
@@ -463,14 +426,17 @@ export class Relay {
   }
 
   onSent(handle: number, sent: number, length: number, ended: boolean): void {
-    if (this.#handshakes[handle] !== null) {
-      // A few bytes that a fresh socket has no room for: something is very wrong with it.
-      if (sent < length) this.#refuse(handle, Refusal.proxyFault, "The proxy's socket took only a part of the request");
+    if (!this.#isOpen(handle)) {
+      this.#dialer.onSent(handle, sent, length);
       return;
     }
     const flow = this.#flows[handle] as TcpFlow;
     this.#bytesUp += sent;
-    if (sent > 0) flow.consume(sent);
+    if (sent > 0) {
+      this.#activeAt[handle] = this.#now;
+      if (this.#records !== null) this.#records.countUp(handle, sent);
+      flow.consume(sent);
+    }
     if (ended) {
       this.#onClientEnded(handle);
     } else if (sent < length) {
@@ -498,27 +464,32 @@ export class Relay {
   #finishIfDone(handle: number): void {
     if ((this.#bit(handle) & BOTH_ENDED) !== BOTH_ENDED) return;
     const flow = this.#flows[handle] as TcpFlow;
-    this.#forget(handle);
+    this.#forget(handle, flow, "closed", "");
     this.#sockets.close(handle);
     flow.close();
   }
 
-  #forget(handle: number): void {
-    if ((this.#bit(handle) & OPEN) !== 0) this.#open--;
-    else this.#dialing--;
+  /** An open flow is over. */
+  #forget(handle: number, flow: TcpFlow, end: FlowEnd, reason: string): void {
+    this.#open--;
+    if (this.#open === 0) this.#nextSweep = Number.POSITIVE_INFINITY;
     this.#flows[handle] = null;
-    this.#handshakes[handle] = null;
-    this.#deadlines[handle] = 0;
     this.#bits[handle] = this.#bit(handle) & LISTED;
+    if (this.#records === null) return;
+    this.#records.leave(handle);
+    this.#records.tell(flow, end, reason, this.#now);
+  }
+
+  /** A flow that waits for the upstream is over. */
+  #cancel(handle: number, flow: TcpFlow, end: FlowEnd): void {
+    this.#dialer.cancel(handle);
+    this.#records?.tell(flow, end, "the upstream had not answered yet", this.#now);
   }
 }
 
-function isOutOfDescriptors(errno: number): boolean {
-  return errno === Errno.EMFILE || errno === Errno.ENFILE;
-}
-
-function grownBytes(bytes: Uint8Array, length: number): Uint8Array {
-  const copy = new Uint8Array(length);
-  copy.set(bytes);
-  return copy;
-}
+const END_OF_ERROR: Readonly<Record<FlowErrorCode, FlowEnd>> = {
+  FLOW_RESET: "reset-by-client",
+  FLOW_TIMEOUT: "client-gone",
+  FLOW_UNREACHABLE: "client-gone",
+  FLOW_ABORTED: "stopped",
+};

@@ -1,7 +1,6 @@
 /** What the UDP relay knows of one client endpoint. */
 import type { IpBytes } from "../stack/flow/address.ts";
 import { UDP_HEADER_IPV6 } from "./socks5-udp.ts";
-import type { Handshake } from "./upstream.ts";
 
 /** A datagram that waits for its association. */
 export interface Waiting {
@@ -23,16 +22,11 @@ export class Association {
   /** Handles of the datagram sockets; for SOCKS5 there is one, in the relay's family. */
   ipv4 = -1;
   ipv6 = -1;
-  handshake: Handshake | null = null;
+  /** Datagrams that wait for the proxy's answer; null once it is in. */
   waiting: Waiting[] | null = [];
+  readonly startedAt: number;
   usedAt: number;
-  expiresAt: number;
   dnsOnly = true;
-  greeted = false;
-  /** Which of the server's addresses the control connection goes to, and how many were tried. */
-  server = 0;
-  attempts = 0;
-  connected = false;
   /** Datagrams of the inbox for this association, in the turn at hand. */
   readonly batch: number[] = [];
   /** The destination sent to last, and the SOCKS5 header for it. */
@@ -42,11 +36,19 @@ export class Association {
   readonly head: Uint8Array = new Uint8Array(UDP_HEADER_IPV6);
   headLength = 0;
 
-  constructor(slot: number, words: Int32Array, clientPort: number, now: number, expiresAt: number) {
+  /** Payload bytes sent towards destinations, and brought back. */
+  bytesUp = 0;
+  bytesDown = 0;
+  /** The destination sent to first, for the summary, and whether there were others. */
+  firstAddress: IpBytes = NO_ADDRESS;
+  firstPort = -1;
+  hasOthers = false;
+
+  constructor(slot: number, words: Int32Array, clientPort: number, now: number) {
     this.slot = slot;
     this.words = words;
     this.clientPort = clientPort;
+    this.startedAt = now;
     this.usedAt = now;
-    this.expiresAt = expiresAt;
   }
 }

@@ -7,9 +7,9 @@
  * address it names; the association lives as long as the control connection. Directly it is one datagram socket a family.
  *
  * What is held: per association two sockets and one small object; before the upstream has answered at most
- * `MAX_WAITING` datagrams, copied. At most `maxAssociations`; the one idle for longest goes first.
+ * `MAX_WAITING` datagrams, copied. At most `maxAssociations`; who makes room for more, see `udp-order.ts`.
  *
- * Timers: one deadline for the upstream's answer; idle associations are looked for once a second.
+ * Timers: those of the dialer; idle associations are looked for once a second.
  */
 import { Errno, errnoName } from "../io/addon.ts";
 import type { Sockets } from "../io/sockets.ts";
@@ -23,11 +23,15 @@ import {
 } from "../stack/flow/address.ts";
 import { DATAGRAM_LOCAL, DATAGRAM_REMOTE, DatagramResult, type FlowStack } from "../stack/flow/flow.ts";
 import { KeyTable } from "../stack/flow/key-table.ts";
-import type { Logger } from "./logger.ts";
-import { formatPlace, type ServerAddresses } from "./server-addresses.ts";
+import type { DialLimits } from "./dial-limits.ts";
+import { Dialer, type DialOwner } from "./dialer.ts";
+import { LimitNotice } from "./limit-notice.ts";
+import type { FlowEnd, Logger } from "./logger.ts";
+import type { ServerAddresses, ServerPlace } from "./server-addresses.ts";
 import { emitUdpHeader, parseUdpHeader, Socks5UdpHeader, Socks5UdpResult } from "./socks5-udp.ts";
 import { Association, type Waiting } from "./udp-association.ts";
-import { type Handshake, HandshakeStep, Refusal, type Upstream } from "./upstream.ts";
+import { UdpOrder } from "./udp-order.ts";
+import { type Handshake, Refusal, type Upstream } from "./upstream.ts";
 
 /** Words of a client endpoint: address and port. */
 const KEY_WORDS = 5;
@@ -43,6 +47,8 @@ const REFUSING: ReadonlySet<number> = new Set([
   Errno.EACCES,
   Errno.EPERM,
 ]);
+/** Where a proxy is that was reached through a Unix socket. */
+const LOOPBACK: IpBytes = Uint8Array.of(127, 0, 0, 1);
 const DNS_PORT = 53;
 /** Idle time of an association that only ever talked to port 53 (RFC 4787 REQ-5 allows less for well-known ports). */
 const DNS_IDLE_MS = 10_000;
@@ -54,9 +60,11 @@ export interface UdpRelayOptions {
   /** Addresses of the upstream's server; empty for `direct://`. */
   readonly servers: ServerAddresses;
   readonly logger: Logger;
+  /** Shared with the relay of TCP. */
+  readonly limits: DialLimits;
   /** Idle time after which an association ends. */
   readonly idleMs: number;
-  /** Time for connecting and for the answer. */
+  readonly connectTimeoutMs: number;
   readonly handshakeTimeoutMs: number;
   readonly maxAssociations: number;
   /** Secret for the table. */
@@ -71,15 +79,20 @@ export interface UdpRelayStats {
   /** Dropped on the way: malformed, fragments, too large, no room. */
   readonly dropped: number;
   readonly refused: number;
+  /** Associations that made room for others. */
+  readonly evicted: number;
 }
 
-export class UdpRelay {
+export class UdpRelay implements DialOwner<Association> {
   readonly #sockets: Sockets;
   readonly #stack: FlowStack;
   readonly #options: UdpRelayOptions;
   /** Writes out the transmit queue when it is full. */
   readonly #drain: () => void;
   readonly #table: KeyTable;
+  readonly #order: UdpOrder;
+  readonly #full: LimitNotice = new LimitNotice();
+  readonly #dialer: Dialer<Association>;
   readonly #key: Int32Array = new Int32Array(KEY_WORDS);
   readonly #bySlot: (Association | null)[] = [];
   /** Association by socket handle, control or datagram. */
@@ -96,6 +109,7 @@ export class UdpRelay {
   #datagramsDown = 0;
   #dropped = 0;
   #refused = 0;
+  #evicted = 0;
 
   /** @param drain writes the stack's transmit queue to the device */
   constructor(sockets: Sockets, stack: FlowStack, options: UdpRelayOptions, drain: () => void) {
@@ -104,6 +118,14 @@ export class UdpRelay {
     this.#options = options;
     this.#drain = drain;
     this.#table = new KeyTable(KEY_WORDS, options.seed);
+    this.#order = new UdpOrder(options.maxAssociations, options.seed);
+    const { upstream, servers, limits, connectTimeoutMs, handshakeTimeoutMs: answerTimeoutMs } = options;
+    this.#dialer = new Dialer<Association>(
+      sockets,
+      stack.slab.bytes,
+      { upstream, servers, limits, pipelining: null, connectTimeoutMs, answerTimeoutMs },
+      this,
+    );
   }
 
   stats(): UdpRelayStats {
@@ -113,31 +135,33 @@ export class UdpRelay {
       datagramsDown: this.#datagramsDown,
       dropped: this.#dropped,
       refused: this.#refused,
+      evicted: this.#evicted,
     };
   }
 
   advance(now: number): void {
     this.#now = now;
+    this.#dialer.advance(now);
   }
 
   nextTimeout(): number {
-    return this.#nextSweep;
+    return Math.min(this.#dialer.nextTimeout(), this.#nextSweep);
   }
 
   /** Ends associations that are idle or whose upstream does not answer. */
   handleTimeout(): void {
+    this.#dialer.handleTimeout();
     if (this.#now < this.#nextSweep) return;
     for (const association of this.#bySlot) {
-      if (association === null) continue;
-      if (association.handshake !== null && association.expiresAt <= this.#now) {
-        if (this.#tryNext(association)) continue;
-        this.#options.logger.warn(`${this.#options.upstream.label} did not answer UDP ASSOCIATE in time`);
-        this.#refuse(association);
-      } else if (association.usedAt + this.#idleMs(association) <= this.#now) {
-        this.#end(association);
-      }
+      if (association === null || association.usedAt + this.#idleMs(association) > this.#now) continue;
+      this.#end(association, "closed", "");
     }
     this.#nextSweep = this.#table.size > 0 ? this.#now + SWEEP_MS : Number.POSITIVE_INFINITY;
+  }
+
+  /** Gives up everything; the sockets are their owner's matter. */
+  stop(): void {
+    for (const association of this.#bySlot) if (association !== null) this.#end(association, "stopped", "");
   }
 
   #idleMs(association: Association): number {
@@ -187,7 +211,7 @@ export class UdpRelay {
 
   #forward(association: Association, i: number): void {
     const { inbox } = this.#stack;
-    association.usedAt = this.#now;
+    this.#use(association);
     const port = inbox.localPort[i] as number;
     if (port !== DNS_PORT) association.dnsOnly = false;
     this.#setDestination(association, inbox.addresses, inbox.addressesAt(i) + DATAGRAM_LOCAL, port);
@@ -203,6 +227,11 @@ export class UdpRelay {
     }
   }
 
+  #use(association: Association): void {
+    association.usedAt = this.#now;
+    this.#order.touch(association.slot);
+  }
+
   /** Makes the address and the header for a destination, unless it is the last one again. */
   #setDestination(association: Association, words: Int32Array, at: number, port: number): void {
     const { to } = association;
@@ -216,7 +245,19 @@ export class UdpRelay {
     for (let word = 0; word < 4; word++) to[word] = words[at + word] as number;
     association.toPort = port;
     association.address = addressFromWords(words, at);
+    this.#noteDestination(association, port);
     association.headLength = emitUdpHeader(association.head, 0, association.address, port);
+  }
+
+  #noteDestination(association: Association, port: number): void {
+    const { address, firstAddress } = association;
+    if (association.hasOthers) return;
+    if (association.firstPort < 0) {
+      association.firstAddress = address;
+      association.firstPort = port;
+    } else if (port !== association.firstPort || !address.every((byte, i) => byte === firstAddress[i])) {
+      association.hasOthers = true;
+    }
   }
 
   #sendUnreachable(i: number): void {
@@ -237,47 +278,31 @@ export class UdpRelay {
   /** Makes an association for the client endpoint in `#key`; null when the upstream cannot be asked. */
   #associate(clientPort: number): Association | null {
     if (this.#now < this.#refusedUntil) return null;
-    if (this.#table.size >= this.#options.maxAssociations) this.#evictIdlest();
+    if (this.#table.size >= this.#options.maxAssociations) this.#makeRoom();
     const words = new Int32Array(8);
     for (let i = 0; i < 4; i++) words[i] = this.#key[i] as number;
     const slot = this.#table.add(this.#key);
-    const expiresAt = this.#now + this.#options.handshakeTimeoutMs;
-    const association = new Association(slot, words, clientPort, this.#now, expiresAt);
+    const association = new Association(slot, words, clientPort, this.#now);
     while (this.#bySlot.length <= slot) this.#bySlot.push(null);
     this.#bySlot[slot] = association;
+    this.#order.add(slot, words);
     if (this.#nextSweep === Number.POSITIVE_INFINITY) this.#nextSweep = this.#now + SWEEP_MS;
-    if (this.#options.upstream.udp === "direct") {
-      association.waiting = null;
-      return association;
-    }
-    return this.#startControl(association, this.#options.servers.preferred) ? association : null;
+    if (this.#options.upstream.udp === "direct") association.waiting = null;
+    else this.#dialer.dial(association);
+    // It may have been refused at once.
+    return this.#bySlot[slot] === association ? association : null;
   }
 
-  /** Connects to the proxy at address `index`, or to the next one that does not fail at once. */
-  #startControl(association: Association, index: number): boolean {
-    const { upstream, servers, logger } = this.#options;
-    const handshake = upstream.associate();
-    if (handshake === null || upstream.server === null) {
-      this.#end(association);
-      return false;
+  #makeRoom(): void {
+    const { maxAssociations, logger } = this.#options;
+    if (this.#full.meet(this.#now)) {
+      const most = `${maxAssociations} UDP clients at a time are all that is allowed`;
+      logger.warn(`${most}: those that were idle for longest are forgotten; --max-udp allows more`);
     }
-    const first = handshake.start();
-    const place = servers.at(index);
-    association.attempts++;
-    const handle = this.#sockets.connect(place.target, place.port, first);
-    if (handle < 0) {
-      if (association.attempts < servers.count) return this.#startControl(association, servers.after(index));
-      logger.warn(`Cannot connect to the proxy at ${formatPlace(place)} for UDP (${errnoName(handle)})`);
-      this.#end(association);
-      return false;
-    }
-    association.control = handle;
-    association.server = index;
-    association.handshake = handshake;
-    association.greeted = this.#sockets.firstSent === first.length;
-    association.connected = association.greeted;
-    this.#setHandle(handle, association);
-    return true;
+    const idlest = this.#bySlot[this.#order.victim(this.#key)];
+    if (idlest === null || idlest === undefined) return;
+    this.#evicted++;
+    this.#end(idlest, "evicted", "");
   }
 
   #setHandle(handle: number, association: Association | null): void {
@@ -285,12 +310,39 @@ export class UdpRelay {
     this.#byHandle[handle] = association;
   }
 
-  #evictIdlest(): void {
-    let idlest: Association | null = null;
-    for (const association of this.#bySlot) {
-      if (association !== null && (idlest === null || association.usedAt < idlest.usedAt)) idlest = association;
+  /** @internal */
+  handshake(): Handshake | null {
+    return this.#options.upstream.associate();
+  }
+
+  /** @internal */
+  destination(): ServerPlace {
+    throw new Error("UDP without a proxy is not dialled");
+  }
+
+  /** @internal */
+  onHandle(association: Association, handle: number): void {
+    if (association.control >= 0) this.#byHandle[association.control] = null;
+    association.control = handle;
+    if (handle >= 0) this.#setHandle(handle, association);
+  }
+
+  /** @internal */
+  onTurnedAway(association: Association, reason: string): void {
+    this.#refuse(association, reason);
+  }
+
+  /** @internal */
+  onRefused(association: Association, refusal: Refusal, reason: string): void {
+    const { upstream, logger } = this.#options;
+    if (refusal === Refusal.proxyFault) {
+      logger.warn(`No UDP: ${reason}`);
+    } else {
+      logger.warn(`${upstream.label} does not relay UDP: ${reason}`);
+      // A proxy that has relayed UDP before is only in trouble now.
+      if (!this.#hasWorked) this.#refusedUntil = this.#now + REFUSED_MS;
     }
-    if (idlest !== null) this.#end(idlest);
+    this.#refuse(association, reason);
   }
 
   /** Whether `handle` belongs to an association. */
@@ -299,64 +351,43 @@ export class UdpRelay {
   }
 
   onConnected(handle: number): void {
-    const association = this.#byHandle[handle] as Association;
-    association.connected = true;
-    this.#options.servers.worked(association.server);
-    if (association.greeted || association.handshake === null) return;
-    association.greeted = true;
-    this.#write(handle, association.handshake.start());
+    if (this.#isDialling(handle)) this.#dialer.onConnected(handle);
   }
 
-  #write(handle: number, bytes: Uint8Array): void {
-    if (this.#sockets.writeBytes(handle, bytes)) return;
-    this.#sockets.flush();
-    this.#sockets.writeBytes(handle, bytes);
+  /** Whether `handle` is a control connection whose proxy has not answered yet. */
+  #isDialling(handle: number): boolean {
+    return this.#byHandle[handle]?.waiting !== null;
   }
 
-  /** The control connection answers. */
+  /** The control connection answers. RFC 1928 §6: after the reply nothing more is expected on it. */
   onData(handle: number, offset: number, length: number): void {
-    const association = this.#byHandle[handle] as Association;
-    const { handshake } = association;
-    // RFC 1928 §6: after the reply nothing more is expected on it.
-    if (handshake === null) return;
-    switch (handshake.receive(this.#stack.slab.bytes, offset, offset + length)) {
-      case HandshakeStep.more:
-        return;
-      case HandshakeStep.send:
-        this.#write(handle, handshake.out);
-        return;
-      case HandshakeStep.done:
-        this.#onAssociated(association, handshake);
-        return;
-      default: {
-        const { upstream, logger } = this.#options;
-        logger.warn(`${upstream.label} does not relay UDP: ${handshake.reason}`);
-        // A proxy that has relayed UDP before is only in trouble now.
-        if (handshake.refusal !== Refusal.proxyFault && !this.#hasWorked) this.#refusedUntil = this.#now + REFUSED_MS;
-        this.#refuse(association);
-      }
-    }
+    if (this.#isDialling(handle)) this.#dialer.onData(handle, offset, length);
   }
 
-  #onAssociated(association: Association, handshake: Handshake): void {
-    association.handshake = null;
+  /** A write to the control connection was carried out. */
+  onSent(handle: number, sent: number, length: number): void {
+    if (this.#isDialling(handle)) this.#dialer.onSent(handle, sent, length);
+  }
+
+  /** @internal The proxy has granted the association. */
+  onOpen(association: Association, control: number, handshake: Handshake | null): void {
     this.#hasWorked = true;
-    const peer = this.#sockets.peer(association.control);
-    const bound = handshake.bound;
+    const { upstream } = this.#options;
+    const bound = handshake?.bound ?? null;
     // RFC 1928 leaves an unspecified BND.ADDR open; proxies mean the address they were reached at. So do names.
     const usable = bound !== null && typeof bound.host !== "string" && !isUnspecified(bound.host);
-    const address = usable ? (bound.host as IpBytes) : peer?.address;
-    if (address === undefined || bound === null || bound.port === 0) {
-      this.#options.logger.warn(`${this.#options.upstream.label} named no address for UDP`);
-      this.#refuse(association);
+    // A proxy behind a Unix socket is on this machine.
+    const reachedAt = upstream.server?.kind === "unix" ? LOOPBACK : (this.#sockets.peer(control)?.address ?? null);
+    const address = usable ? (bound.host as IpBytes) : reachedAt;
+    if (bound === null || bound.port === 0 || address === null) {
+      const reason = `${upstream.label} named no address for UDP`;
+      this.#options.logger.warn(reason);
+      this.#refuse(association, reason);
       return;
     }
     const handle = this.#sockets.openDatagram(address.length === 4 ? 4 : 6, address, bound.port);
     if (handle < 0) {
-      this.#options.logger.warn(
-        `Cannot open a UDP socket to ${formatEndpoint(address, bound.port)} (${errnoName(handle)})`,
-      );
-      this.#refuse(association);
+      this.#refuse(association, this.#cannotOpen(`to ${formatEndpoint(address, bound.port)}`, handle));
       return;
     }
     association.ipv4 = handle;
@@ -383,6 +414,7 @@ export class UdpRelay {
 
   #send(association: Association, address: IpBytes, port: number, offset: number, length: number): void {
     this.#datagramsUp++;
+    association.bytesUp += length;
     if (this.#options.upstream.udp === "associate") {
       const { ipv4, head, headLength } = association;
       this.#sockets.sendDatagram(ipv4, null, 0, head, headLength, offset, length);
@@ -398,7 +430,7 @@ export class UdpRelay {
     if (existing >= 0) return existing;
     const handle = this.#sockets.openDatagram(family, null, 0);
     if (handle < 0) {
-      this.#options.logger.warn(`Cannot open a UDP socket (${errnoName(handle)})`);
+      this.#cannotOpen(`for IPv${family}`, handle);
       return -1;
     }
     if (family === 4) association.ipv4 = handle;
@@ -407,10 +439,18 @@ export class UdpRelay {
     return handle;
   }
 
+  /** Says why there is no datagram socket, and returns it. */
+  #cannotOpen(what: string, result: number): string {
+    const { limits, logger } = this.#options;
+    const text = `Cannot open a UDP socket ${what} (${errnoName(result)})`;
+    if (!limits.isOutOfDescriptors(-result)) logger.warn(text);
+    return text;
+  }
+
   /** A datagram came back. */
   onDatagram(handle: number, offset: number, length: number): void {
     const association = this.#byHandle[handle] as Association;
-    association.usedAt = this.#now;
+    this.#use(association);
     const { words } = association;
     if (this.#options.upstream.udp === "direct") {
       const { sender } = this.#sockets;
@@ -448,8 +488,12 @@ export class UdpRelay {
       this.#drain();
       result = this.#stack.sendDatagram(words, 4, sourcePort, 0, clientPort, offset, length);
     }
-    if (result === DatagramResult.sent) this.#datagramsDown++;
-    else this.#dropped++;
+    if (result === DatagramResult.sent) {
+      this.#datagramsDown++;
+      association.bytesDown += length;
+    } else {
+      this.#dropped++;
+    }
   }
 
   /**
@@ -459,7 +503,7 @@ export class UdpRelay {
   onDatagramError(handle: number, errno: number): void {
     const association = this.#byHandle[handle] as Association;
     if (this.#options.upstream.udp === "associate") {
-      if (errno === Errno.ECONNREFUSED) this.#end(association);
+      if (errno === Errno.ECONNREFUSED) this.#end(association, "reset-by-upstream", "nobody relays there any more");
       return;
     }
     const { sender } = this.#sockets;
@@ -472,52 +516,53 @@ export class UdpRelay {
 
   /** RFC 1928 §6: the association ends with its control connection. */
   onEnd(handle: number): void {
-    const association = this.#byHandle[handle] as Association;
-    if (association.handshake !== null) this.#refuse(association);
-    else this.#end(association);
+    if (this.#isDialling(handle)) this.#dialer.onEnd(handle);
+    else this.#end(this.#byHandle[handle] as Association, "closed", "the proxy ended it");
   }
 
   onError(handle: number, errno: number): void {
-    const association = this.#byHandle[handle] as Association;
-    if (association.handshake !== null) {
-      if (this.#tryNext(association)) return;
-      this.#options.logger.warn(`Cannot reach ${this.#options.upstream.label} for UDP (${errnoName(-errno)})`);
-      this.#refuse(association);
-    } else {
-      this.#end(association);
-    }
-  }
-
-  /** Connects to the proxy's next address; false when the failed one was reached, or all were tried. */
-  #tryNext(association: Association): boolean {
-    const { servers } = this.#options;
-    if (association.connected || association.attempts >= servers.count) return false;
-    this.#byHandle[association.control] = null;
-    this.#sockets.close(association.control);
-    association.control = -1;
-    association.expiresAt = this.#now + this.#options.handshakeTimeoutMs;
-    return this.#startControl(association, servers.after(association.server));
+    if (this.#isDialling(handle)) this.#dialer.onError(handle, errno);
+    else this.#end(this.#byHandle[handle] as Association, "reset-by-upstream", errnoName(errno));
   }
 
   /** Ends an association that did not come about, and tells the client for each datagram that waited. */
-  #refuse(association: Association): void {
+  #refuse(association: Association, reason: string): void {
     const { words, clientPort } = association;
     for (const { address, port, bytes } of association.waiting ?? []) {
       addressToWords(address, words, 4);
       this.#refused++;
       this.#stack.sendPortUnreachable(words, 4, port, 0, clientPort, bytes.length, this.#now);
     }
-    this.#end(association);
+    this.#end(association, "refused", reason);
   }
 
-  #end(association: Association): void {
-    if (this.#bySlot[association.slot] !== association) return;
-    this.#bySlot[association.slot] = null;
-    this.#table.remove(association.slot);
+  #end(association: Association, end: FlowEnd, reason: string): void {
+    const { slot, control } = association;
+    if (this.#bySlot[slot] !== association) return;
+    if (control >= 0 && association.waiting !== null) this.#dialer.cancel(control);
+    this.#bySlot[slot] = null;
+    this.#order.remove(slot);
+    this.#table.remove(slot);
     for (const handle of [association.control, association.ipv4, association.ipv6]) {
       if (handle < 0) continue;
       this.#byHandle[handle] = null;
       this.#sockets.close(handle);
     }
+    if (this.#options.logger.flow !== undefined) this.#tell(association, end, reason);
+  }
+
+  #tell(association: Association, end: FlowEnd, reason: string): void {
+    const { words, clientPort, hasOthers, firstAddress, firstPort, bytesUp, bytesDown } = association;
+    this.#options.logger.flow?.({
+      protocol: "udp",
+      client: formatEndpoint(addressFromWords(words, 0), clientPort),
+      destination: hasOthers ? "*" : formatEndpoint(firstAddress, firstPort),
+      upstream: this.#options.upstream.label,
+      end,
+      ...(reason === "" ? {} : { reason }),
+      durationMs: Math.round(this.#now - association.startedAt),
+      bytesUp,
+      bytesDown,
+    });
   }
 }

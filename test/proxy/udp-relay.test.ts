@@ -1,5 +1,6 @@
 import t from "tap";
 import { Errno } from "../../src/io/addon.ts";
+import { DialLimits } from "../../src/proxy/dial-limits.ts";
 import type { Logger } from "../../src/proxy/logger.ts";
 import { ServerAddresses } from "../../src/proxy/server-addresses.ts";
 import { UdpRelay } from "../../src/proxy/udp-relay.ts";
@@ -42,7 +43,9 @@ class Lab {
         upstream,
         servers: new ServerAddresses(upstream.server, servers),
         logger,
+        limits: new DialLimits(64, logger),
         idleMs: 120_000,
+        connectTimeoutMs: 10_000,
         handshakeTimeoutMs: 30_000,
         maxAssociations,
         seed: 7,
