@@ -20,11 +20,45 @@ import {
 
 const NOTHING = new Uint8Array(0);
 
-/** One proxy of a chain. */
-interface Hop {
-  readonly upstream: Upstream;
-  /** Where it listens, as the proxy before it is told. */
-  readonly place: Destination;
+/** The proxies of a chain, in order. */
+class Hops {
+  readonly #upstreams: readonly Upstream[];
+  /** Where each listens, as the one before it is told. */
+  readonly #places: readonly Destination[];
+
+  constructor(upstreams: readonly Upstream[]) {
+    this.#upstreams = upstreams;
+    this.#places = upstreams.map(placeOf);
+    // Asked once, so that a proxy that cannot be told of the next one is found out before the first flow.
+    for (let i = 0; i + 1 < upstreams.length; i++) this.ask(i, { host: "", port: 0 });
+  }
+
+  get length(): number {
+    return this.#upstreams.length;
+  }
+
+  at(index: number): Upstream {
+    const upstream = this.#upstreams[index];
+    if (upstream === undefined) throw new RangeError(`Proxy ${index + 1} of ${this.length}`);
+    return upstream;
+  }
+
+  /** The handshake with proxy `index`: for the way to the next one, or to `destination` if it is the last. */
+  ask(index: number, destination: Destination): Handshake {
+    try {
+      const handshake = this.at(index).connect(this.#places[index + 1] ?? destination);
+      if (handshake !== null) return handshake;
+    } catch (error) {
+      const why = error instanceof Error ? error.message : error;
+      throw new RangeError(`${this.describe(index)}: ${why}`, { cause: error });
+    }
+    throw new RangeError(`${this.describe(index)} is no proxy`);
+  }
+
+  /** Such as `Proxy 1 of 2 (socks5://192.0.2.7:1080)`. */
+  describe(index: number): string {
+    return `Proxy ${index + 1} of ${this.length} (${this.at(index).label})`;
+  }
 }
 
 /** Two or more proxies in a row: TCP only, as a datagram could not be handed on from one to the next. */
@@ -36,64 +70,32 @@ export class ChainUpstream implements Upstream {
   readonly udp: UdpMode = "none";
   readonly rejects: boolean = false;
   readonly carriesIpv6: boolean;
-  readonly #hops: readonly Hop[];
+  readonly #hops: Hops;
 
   /**
    * @param upstreams the first one is connected to
-   * @throws RangeError when they make no chain; the message begins with the number of the proxy concerned
+   * @throws RangeError when they make no chain
    */
   constructor(upstreams: readonly Upstream[]) {
     if (upstreams.length < 2) throw new RangeError(`Chain has ${upstreams.length} proxies, expected 2 or more`);
-    this.#hops = upstreams.map((upstream, index) => ({ upstream, place: placeOf(upstream, index) }));
-    // Asked once, so that a proxy that cannot be told of the next one is found out before the first flow.
-    for (let i = 1; i < upstreams.length; i++) this.#ask(i - 1, this.#hop(i).place);
+    this.#hops = new Hops([...upstreams]);
     this.label = upstreams.map(({ label }) => label).join(" -> ");
-    this.server = upstreams[0]?.server ?? null;
-    this.carriesIpv6 = upstreams.at(-1)?.carriesIpv6 ?? false;
+    this.server = this.#hops.at(0).server;
+    this.carriesIpv6 = this.#hops.at(upstreams.length - 1).carriesIpv6;
     Object.freeze(this);
   }
 
   /** TLS to the first proxy; a getter, as the client's key may stand in it. */
   get tls(): TlsSettings | null {
-    return this.#hop(0).upstream.tls;
+    return this.#hops.at(0).tls;
   }
 
   connect(destination: Destination): Handshake {
-    return new ChainHandshake(
-      this.#hops.length,
-      (index) => {
-        const { place } = index + 1 < this.#hops.length ? this.#hop(index + 1) : { place: destination };
-        return this.#ask(index, place);
-      },
-      (index) => this.#describe(index),
-    );
+    return new ChainHandshake(this.#hops, destination);
   }
 
   associate(): null {
     return null;
-  }
-
-  #hop(index: number): Hop {
-    const hop = this.#hops[index];
-    if (hop === undefined) throw new RangeError(`Proxy ${index + 1} of ${this.#hops.length}`);
-    return hop;
-  }
-
-  #ask(index: number, place: Destination): Handshake {
-    try {
-      const handshake = this.#hop(index).upstream.connect(place);
-      if (handshake !== null) return handshake;
-    } catch (error) {
-      throw new RangeError(`${this.#describe(index)}: ${error instanceof Error ? error.message : error}`, {
-        cause: error,
-      });
-    }
-    throw new RangeError(`${this.#describe(index)} is no proxy`);
-  }
-
-  /** Such as `Proxy 1 of 2 (socks5://192.0.2.7:1080)`. */
-  #describe(index: number): string {
-    return `Proxy ${index + 1} of ${this.#hops.length} (${this.#hop(index).upstream.label})`;
   }
 }
 
@@ -115,17 +117,15 @@ class ChainHandshake implements Handshake {
   refusal: Refusal = Refusal.failed;
   reason = "";
   readonly bound: null = null;
-  readonly #length: number;
-  readonly #ask: (index: number) => Handshake;
-  readonly #describe: (index: number) => string;
+  readonly #hops: Hops;
+  readonly #destination: Destination;
   #index = 0;
   #current: Handshake;
 
-  constructor(length: number, ask: (index: number) => Handshake, describe: (index: number) => string) {
-    this.#length = length;
-    this.#ask = ask;
-    this.#describe = describe;
-    this.#current = ask(0);
+  constructor(hops: Hops, destination: Destination) {
+    this.#hops = hops;
+    this.#destination = destination;
+    this.#current = hops.ask(0, destination);
   }
 
   start(): Uint8Array {
@@ -151,7 +151,7 @@ class ChainHandshake implements Handshake {
 
   #onDone(length: number): HandshakeStep {
     const { consumed } = this.#current;
-    if (this.#index === this.#length - 1) {
+    if (this.#index === this.#hops.length - 1) {
       this.consumed = consumed;
       return HandshakeStep.done;
     }
@@ -159,10 +159,10 @@ class ChainHandshake implements Handshake {
     if (consumed < length) {
       // Neither SOCKS nor HTTP lets the proxy speak first.
       this.refusal = Refusal.proxyFault;
-      this.reason = `${this.#describe(this.#index)} sent ${length - consumed} bytes before it was asked`;
+      this.reason = `${this.#hops.describe(this.#index)} sent ${length - consumed} bytes before it was asked`;
       return HandshakeStep.failed;
     }
-    this.#current = this.#ask(this.#index);
+    this.#current = this.#hops.ask(this.#index, this.#destination);
     this.out = this.#current.start();
     return HandshakeStep.send;
   }
@@ -173,12 +173,12 @@ class ChainHandshake implements Handshake {
    */
   #onFailed(): void {
     const { refusal, reason } = this.#current;
-    if (this.#index === this.#length - 1 || refusal === Refusal.proxyFault) {
+    if (this.#index === this.#hops.length - 1 || refusal === Refusal.proxyFault) {
       this.refusal = refusal;
-      this.reason = `${this.#describe(this.#index)}: ${reason}`;
+      this.reason = `${this.#hops.describe(this.#index)}: ${reason}`;
       return;
     }
     this.refusal = Refusal.proxyFault;
-    this.reason = `${this.#describe(this.#index)} does not reach the next one (${refusal}): ${reason}`;
+    this.reason = `${this.#hops.describe(this.#index)} does not reach the next one, ${this.#hops.at(this.#index + 1).label} (${refusal}): ${reason}`;
   }
 }
