@@ -1,5 +1,4 @@
 /** `tunrelay serve`: the embedded proxy on one or more addresses. */
-import { readFileSync, statSync } from "node:fs";
 import { DEFAULT_MAX_CONNECTIONS, maxConnectionsWithin } from "../proxy/server/capacity.ts";
 import { ProxyServer } from "../proxy/server/server.ts";
 import { formatEndpoint, parseAddress } from "../stack/flow/address.ts";
@@ -8,6 +7,7 @@ import { readDescriptors } from "./descriptors.ts";
 import { ExitCode } from "./exit-codes.ts";
 import { LineLogger } from "./log.ts";
 import type { ServeFlags } from "./program.ts";
+import { readPasswordFile } from "./secret-files.ts";
 import { firstSignal } from "./signals.ts";
 import { parseCount, parseListen, parseLogLevel } from "./values.ts";
 
@@ -98,17 +98,7 @@ function readCredentials(flags: ServeFlags, logger: LineLogger): CredentialOptio
 }
 
 function readPassword(file: string, logger: LineLogger): string {
-  let text: string;
-  try {
-    text = readFileSync(file, "utf8");
-    if ((statSync(file).mode & 0o077) !== 0) {
-      logger.warn(`other users of this machine may read or change ${file}: chmod 600 ${file}`);
-    }
-  } catch (error) {
-    const code = error instanceof Error && "code" in error ? error.code : error;
-    throw badValue("--password-file", file, `it cannot be read (${code})`);
-  }
-  const password = text.split(/\r?\n/, 1)[0] ?? "";
-  if (password === "") throw badValue("--password-file", file, "its first line is empty, expected the password");
-  return password;
+  const { password, warning } = readPasswordFile("--password-file", file);
+  if (warning !== null) logger.warn(warning);
+  return Buffer.from(password).toString();
 }
