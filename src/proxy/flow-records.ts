@@ -75,7 +75,7 @@ export class FlowRecords {
 }
 
 /** A copy of `array` with room for `length` entries. */
-export function grownFloats(array: Float64Array, length: number): Float64Array {
+function grownFloats(array: Float64Array, length: number): Float64Array {
   const copy = new Float64Array(length);
   copy.set(array);
   return copy;

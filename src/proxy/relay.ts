@@ -11,10 +11,10 @@
  *                        paused, until half of the buffer is acknowledged.
  *
  * FIN and end of stream pass through in each direction by itself; a reset on one side resets the other. The socket's
- * handle is the index of everything here: the flow, bits of progress, and when bytes moved last.
+ * handle is the index of everything here: the flow and bits of progress.
  *
- * What is held: per flow an array entry, a byte and a number; what the dialer holds while the flow is dialled; numbers
- * for its summary when somebody listens. Flows are limited by the stack, bytes by the stack's buffers.
+ * What is held: per flow an array entry and a byte; what the dialer holds while the flow is dialled; numbers for its
+ * summary when somebody listens. Flows are limited by the stack, bytes by the stack's buffers.
  *
  * Timers: those of the dialer. A sweep looks for flows that were idle for too long, some 16 times in that time and at
  * most once a second, while flows are open; such a flow is reset on both sides.
@@ -25,7 +25,7 @@ import { formatEndpoint } from "../stack/flow/address.ts";
 import { type FlowErrorCode, type FlowStack, Ready, type TcpFlow } from "../stack/flow/flow.ts";
 import type { DialLimits } from "./dial-limits.ts";
 import { Dialer, type DialOwner } from "./dialer.ts";
-import { FlowRecords, grownFloats } from "./flow-records.ts";
+import { FlowRecords } from "./flow-records.ts";
 import type { FlowEnd, Logger } from "./logger.ts";
 import { Pipelining, type PipeliningState } from "./pipelining.ts";
 import { REJECT_REASONS } from "./refusals.ts";
@@ -95,8 +95,6 @@ export class Relay implements DialOwner<TcpFlow> {
   readonly #records: FlowRecords | null;
   readonly #flows: (TcpFlow | null)[] = [];
   #bits: Uint8Array = new Uint8Array(256);
-  /** When bytes moved last, ms. */
-  #activeAt: Float64Array = new Float64Array(256);
   #writable: number[] = [];
   #draining = false;
   #now = 0;
@@ -177,7 +175,7 @@ export class Relay implements DialOwner<TcpFlow> {
     for (let handle = 0; handle < this.#flows.length; handle++) {
       const flow = this.#flows[handle];
       if (flow === null || flow === undefined || !this.#isOpen(handle)) continue;
-      if ((this.#activeAt[handle] as number) > idleSince) continue;
+      if (flow.activeAt > idleSince) continue;
       this.#idled++;
       this.#forget(handle, flow, "idle", "");
       this.#sockets.reset(handle);
@@ -311,7 +309,6 @@ export class Relay implements DialOwner<TcpFlow> {
       const bits = new Uint8Array(length);
       bits.set(this.#bits);
       this.#bits = bits;
-      this.#activeAt = grownFloats(this.#activeAt, length);
     }
     while (this.#flows.length <= handle) this.#flows.push(null);
   }
@@ -337,7 +334,6 @@ export class Relay implements DialOwner<TcpFlow> {
   /** @internal */
   onOpen(flow: TcpFlow, handle: number): void {
     this.#set(handle, OPEN);
-    this.#activeAt[handle] = this.#now;
     if (this.#nextSweep === Number.POSITIVE_INFINITY) this.#nextSweep = this.#now + this.#sweepMs;
     this.#open++;
     this.#accepted++;
@@ -349,7 +345,6 @@ export class Relay implements DialOwner<TcpFlow> {
   #toClient(handle: number, offset: number, length: number): void {
     const flow = this.#flows[handle] as TcpFlow;
     this.#bytesDown += length;
-    this.#activeAt[handle] = this.#now;
     if (this.#records !== null) this.#records.countDown(handle, length);
     if (!flow.writeReference(offset, length)) {
       // The client's side is over; its own event says how.
@@ -433,7 +428,6 @@ export class Relay implements DialOwner<TcpFlow> {
     const flow = this.#flows[handle] as TcpFlow;
     this.#bytesUp += sent;
     if (sent > 0) {
-      this.#activeAt[handle] = this.#now;
       if (this.#records !== null) this.#records.countUp(handle, sent);
       flow.consume(sent);
     }

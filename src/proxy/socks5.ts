@@ -5,7 +5,9 @@
  *     out  01 n USER n PASSWORD    in  01 STATUS               (only when the proxy chose it)
  *     out  05 CMD 00 ATYP ...      in  05 REP 00 ATYP ...
  *
- * Each message waits for the answer to the one before: some proxies swallow what follows the greeting.
+ * Each message waits for the answer to the one before, because some proxies swallow what follows the greeting; or all go
+ * out together, for proxies that have shown that they take that. Neither RFC forbids to send ahead of an answer that can
+ * only be one: together, the greeting offers the one method whose messages follow.
  * Answers are taken byte by byte, so where the stream is cut makes no difference; they are some 12 bytes in all.
  */
 import { parseAddress } from "../stack/flow/address.ts";
@@ -24,6 +26,7 @@ import { type Destination, type Handshake, HandshakeStep, Refusal } from "./upst
 
 const GREETING_OPEN = Uint8Array.of(SOCKS5_VERSION, 1, Socks5Method.none);
 const GREETING_PASSWORD = Uint8Array.of(SOCKS5_VERSION, 2, Socks5Method.none, Socks5Method.password);
+const GREETING_PASSWORD_ONLY = Uint8Array.of(SOCKS5_VERSION, 1, Socks5Method.password);
 const NOTHING = new Uint8Array(0);
 
 /** UDP ASSOCIATE from an endpoint not known yet: "MUST use a port number and address of all zeros", RFC 1928 §6. */
@@ -78,15 +81,16 @@ function emitConnect(destination: Destination): Uint8Array {
 /**
  * The handshake of CONNECT to `destination`.
  * @param auth what `emitPasswordAuth` returned; null offers no password. Shared by all handshakes, never changed.
+ * @param together whether all messages go out at once; with `auth` a proxy must take the password then
  * @throws RangeError when the destination is a name that does not fit (RFC 1928 §5)
  */
-export function socks5Connect(destination: Destination, auth: Uint8Array | null): Handshake {
-  return new Socks5Handshake(emitConnect(destination), auth, false);
+export function socks5Connect(destination: Destination, auth: Uint8Array | null, together = false): Handshake {
+  return new Socks5Handshake(emitConnect(destination), auth, false, together);
 }
 
 /** The handshake of UDP ASSOCIATE; after `done` its `bound` is set, with a port that is not zero. */
 export function socks5Associate(auth: Uint8Array | null): Handshake {
-  return new Socks5Handshake(ASSOCIATE_REQUEST, auth, true);
+  return new Socks5Handshake(ASSOCIATE_REQUEST, auth, true, false);
 }
 
 class Socks5Handshake implements Handshake {
@@ -97,6 +101,7 @@ class Socks5Handshake implements Handshake {
   bound: Destination | null = null;
   readonly #request: Uint8Array;
   readonly #auth: Uint8Array | null;
+  readonly #together: boolean;
   /** BND.ADDR and BND.PORT as they come; null when nobody asks for them. */
   readonly #bnd: number[] | null;
   #phase: Phase = Phase.method;
@@ -106,13 +111,19 @@ class Socks5Handshake implements Handshake {
   /** Length of the reply, known after the first byte of BND.ADDR. */
   #length = 0;
 
-  constructor(request: Uint8Array, auth: Uint8Array | null, wantsBound: boolean) {
+  constructor(request: Uint8Array, auth: Uint8Array | null, wantsBound: boolean, together: boolean) {
     this.#request = request;
     this.#auth = auth;
+    this.#together = together;
     this.#bnd = wantsBound ? [] : null;
   }
 
   start(): Uint8Array {
+    if (this.#together) {
+      return this.#auth === null
+        ? joined(GREETING_OPEN, NOTHING, this.#request)
+        : joined(GREETING_PASSWORD_ONLY, this.#auth, this.#request);
+    }
     return this.#auth === null ? GREETING_OPEN : GREETING_PASSWORD;
   }
 
@@ -151,7 +162,9 @@ class Socks5Handshake implements Handshake {
 
   /** RFC 1928 §3: the method the proxy chose among those offered. */
   #onMethod(method: number): HandshakeStep {
-    if (method === Socks5Method.none) return this.#send(Phase.reply, this.#request);
+    // Together only one method was offered, and what follows was made for it.
+    const offersNone = this.#auth === null || !this.#together;
+    if (method === Socks5Method.none && offersNone) return this.#send(Phase.reply, this.#request);
     if (method === Socks5Method.password && this.#auth !== null) return this.#send(Phase.auth, this.#auth);
     if (method !== Socks5Method.unacceptable) {
       return this.#fail(
@@ -214,6 +227,7 @@ class Socks5Handshake implements Handshake {
   #send(next: Phase, out: Uint8Array): HandshakeStep {
     this.#phase = next;
     this.#at = 0;
+    if (this.#together) return HandshakeStep.more;
     this.out = out;
     return HandshakeStep.send;
   }
@@ -227,6 +241,14 @@ class Socks5Handshake implements Handshake {
     this.reason = reason;
     return HandshakeStep.failed;
   }
+}
+
+function joined(a: Uint8Array, b: Uint8Array, c: Uint8Array): Uint8Array {
+  const bytes = new Uint8Array(a.length + b.length + c.length);
+  bytes.set(a);
+  bytes.set(b, a.length);
+  bytes.set(c, a.length + b.length);
+  return bytes;
 }
 
 /** A name in BND.ADDR; addresses written as text come as what they are. */

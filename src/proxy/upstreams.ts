@@ -53,8 +53,8 @@ export class Socks5Upstream implements Upstream {
   readonly label: string;
   readonly server: ProxyServerAddress;
   readonly tls: null = null;
-  readonly canPipeline: boolean = false;
-  readonly udp: UdpMode;
+  readonly canPipeline: boolean = true;
+  readonly udp: UdpMode = "associate";
   readonly rejects: boolean = false;
   readonly carriesIpv6: boolean = true;
   /** Private, so that no inspection or JSON of the upstream shows the password. */
@@ -67,18 +67,16 @@ export class Socks5Upstream implements Upstream {
   constructor(options: ProxyUpstreamOptions) {
     this.label = options.label;
     this.server = Object.freeze({ ...options.server });
-    // RFC 1928 §7: datagrams go to an address and port of the proxy, and one behind a Unix socket need not have any.
-    this.udp = options.server.kind === "tcp" ? "associate" : "none";
     this.#auth = authOf(options);
     Object.freeze(this);
   }
 
-  connect(destination: Destination): Handshake {
-    return socks5Connect(destination, this.#auth);
+  connect(destination: Destination, pipelined = false): Handshake {
+    return socks5Connect(destination, this.#auth, pipelined);
   }
 
-  associate(): Handshake | null {
-    return this.udp === "associate" ? socks5Associate(this.#auth) : null;
+  associate(): Handshake {
+    return socks5Associate(this.#auth);
   }
 }
 

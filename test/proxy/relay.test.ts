@@ -1,80 +1,8 @@
 import t from "tap";
 import { Errno } from "../../src/io/addon.ts";
-import { DialLimits } from "../../src/proxy/dial-limits.ts";
-import type { Logger } from "../../src/proxy/logger.ts";
-import { Relay } from "../../src/proxy/relay.ts";
-import { ServerAddresses } from "../../src/proxy/server-addresses.ts";
-import { parseUpstream } from "../../src/proxy/url.ts";
 import { Ready } from "../../src/stack/flow/flow.ts";
-import { Slab } from "../../src/stack/memory/index.ts";
-import { FakeFlow, FakeSockets } from "./fake-sockets.ts";
-
-const PROXY = Uint8Array.of(192, 0, 2, 1);
-const V4 = { address: Uint8Array.of(198, 51, 100, 7), port: 80 };
-const V6 = { address: Uint8Array.from([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]), port: 443 };
-const METHOD_NONE = [5, 0];
-const GRANTED = [5, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-
-/** A relay over fake sockets, with the log and a clock. */
-class Lab {
-  readonly slab: Slab = new Slab(8 << 20);
-  readonly sockets: FakeSockets = new FakeSockets(this.slab);
-  readonly log: string[] = [];
-  readonly relay: Relay;
-  readonly #scratch: number = this.slab.take();
-
-  constructor(url = "socks5://proxy.test:1080", earlyAccept = false, servers: readonly Uint8Array[] = [PROXY]) {
-    const write = (message: string): void => {
-      this.log.push(message);
-    };
-    const logger: Logger = { isEnabled: () => true, error: write, warn: write, info: write, debug: () => {} };
-    const upstream = parseUpstream(url);
-    this.relay = new Relay(this.sockets, this.slab, {
-      upstream,
-      servers: new ServerAddresses(upstream.server, servers),
-      logger,
-      limits: new DialLimits(64, logger),
-      earlyAccept,
-      connectTimeoutMs: 10_000,
-      handshakeTimeoutMs: 30_000,
-      idleTimeoutMs: 86_400_000,
-    });
-    this.sockets.onSent = (...args) => this.relay.onSent(...args);
-    this.relay.advance(1);
-  }
-
-  /** A client's SYN. */
-  dial(local: { readonly address: Uint8Array; readonly port: number } = V4): FakeFlow {
-    const flow = new FakeFlow(this.slab, local);
-    this.relay.onFlow(flow);
-    return flow;
-  }
-
-  /** The upstream sends bytes. */
-  answer(handle: number, bytes: readonly number[]): void {
-    this.slab.bytes.set(bytes, this.#scratch);
-    this.relay.onData(handle, this.#scratch, bytes.length);
-    this.relay.flush();
-  }
-
-  /** Connects and goes through the handshake. */
-  open(flow: FakeFlow): number {
-    const handle = flow.tag;
-    this.relay.onConnected(handle);
-    this.relay.flush();
-    if (this.relay.stats().dialing > 0) {
-      this.answer(handle, METHOD_NONE);
-      this.answer(handle, GRANTED);
-    }
-    return handle;
-  }
-
-  /** The client's side changed. */
-  changed(flow: FakeFlow): void {
-    this.relay.onFlow(flow);
-    this.relay.flush();
-  }
-}
+import type { FakeFlow } from "./fake-sockets.ts";
+import { GRANTED, Lab, METHOD_NONE, PROXY, V4, V6 } from "./relay-lab.ts";
 
 t.test("socks5: a flow is accepted only when the proxy has granted it (DESIGN 4)", async (t) => {
   const lab = new Lab();
@@ -137,13 +65,13 @@ for (const { errno, told } of [
   { errno: Errno.EPERM, told: "reject prohibited" },
 ]) {
   t.test(`direct: errno ${errno} of connect() is ${told}, at once or later (DESIGN 4)`, async (t) => {
-    const later = new Lab("direct://");
+    const later = new Lab({ url: "direct://" });
     const flow = later.dial();
     t.same([...(later.sockets.get(flow.tag).address ?? [])], [...V4.address]);
     later.sockets.close(flow.tag);
     later.relay.onError(flow.tag, errno);
     t.same(flow.done, [told]);
-    const atOnce = new Lab("direct://");
+    const atOnce = new Lab({ url: "direct://" });
     atOnce.sockets.failWith = errno;
     t.same(atOnce.dial().done, [told]);
     t.equal(later.log.length + atOnce.log.length, 0);
@@ -151,7 +79,7 @@ for (const { errno, told } of [
 }
 
 t.test("reject: every flow is reset without a dial", async (t) => {
-  const lab = new Lab("reject://");
+  const lab = new Lab({ url: "reject://" });
   t.same(lab.dial().done, ["reject rst"]);
   t.equal(lab.sockets.all.length, 0);
 });
@@ -226,7 +154,7 @@ t.test("closed or reset during the handshake is a reset for the client (DESIGN 4
 
 t.test("half-close passes in both directions, in either order (DESIGN 4)", async (t) => {
   for (const clientFirst of [true, false]) {
-    const lab = new Lab("direct://");
+    const lab = new Lab({ url: "direct://" });
     const flow = lab.dial();
     const handle = lab.open(flow);
     const socket = lab.sockets.get(handle);
@@ -255,7 +183,7 @@ t.test("half-close passes in both directions, in either order (DESIGN 4)", async
 });
 
 t.test("a client's reset resets the upstream, an upstream's error resets the client (behaviours row 58)", async (t) => {
-  const lab = new Lab("direct://");
+  const lab = new Lab({ url: "direct://" });
   const flow = lab.dial();
   const handle = lab.open(flow);
   flow.error = "FLOW_RESET";
@@ -280,7 +208,7 @@ t.test("a client's reset while the upstream is asked gives the dial up", async (
 });
 
 t.test("back-pressure: a short write waits for room, and nothing is lost or sent twice", async (t) => {
-  const lab = new Lab("direct://");
+  const lab = new Lab({ url: "direct://" });
   const flow = lab.dial();
   const handle = lab.open(flow);
   lab.sockets.writeLimit = 2;
@@ -298,7 +226,7 @@ t.test("back-pressure: a short write waits for room, and nothing is lost or sent
 });
 
 t.test("back-pressure: a full send buffer pauses the upstream until the client has taken half", async (t) => {
-  const lab = new Lab("direct://");
+  const lab = new Lab({ url: "direct://" });
   const flow = lab.dial();
   const handle = lab.open(flow);
   flow.sendSpace = 3;
@@ -312,7 +240,7 @@ t.test("back-pressure: a full send buffer pauses the upstream until the client h
 });
 
 t.test("early accept: the flow is accepted at its SYN, and a later refusal is a reset (DESIGN 4)", async (t) => {
-  const lab = new Lab("socks5://proxy.test", true);
+  const lab = new Lab({ earlyAccept: true });
   const flow = lab.dial();
   t.same(flow.done, ["accept"]);
   flow.arrive([9]);
@@ -354,7 +282,7 @@ t.test("a proxy with several addresses: each is tried once a flow, and what work
       },
     },
   ]) {
-    const lab = new Lab("socks5://proxy.test", false, [PROXY, OTHER_PROXY]);
+    const lab = new Lab({ servers: [PROXY, OTHER_PROXY] });
     const flow = lab.dial();
     fail(lab, flow);
     t.same(flow.done, [], `${name}: the same flow goes on`);
@@ -369,7 +297,7 @@ t.test("a proxy with several addresses: each is tried once a flow, and what work
 });
 
 t.test("a proxy address that fails at once is passed over; when all fail the client is refused", async (t) => {
-  const lab = new Lab("socks5://proxy.test", false, [PROXY, OTHER_PROXY]);
+  const lab = new Lab({ servers: [PROXY, OTHER_PROXY] });
   lab.sockets.failWith = Errno.ENETUNREACH;
   const flow = lab.dial();
   t.same([...(lab.sockets.get(flow.tag).address ?? [])], [...OTHER_PROXY]);
@@ -383,7 +311,7 @@ t.test("a proxy address that fails at once is passed over; when all fail the cli
 
 t.test("the first handle of the relay may be any number: others share them", async (t) => {
   for (const url of ["socks5://proxy.test", "direct://"]) {
-    const lab = new Lab(url);
+    const lab = new Lab({ url });
     lab.sockets.skipTo(5000);
     const flow = lab.dial();
     const handle = lab.open(flow);
