@@ -200,7 +200,7 @@ export class UdpRelay implements DialOwner<Association> {
     for (let word = 0; word < 4; word++) key[word] = words[at + DATAGRAM_REMOTE + word] as number;
     key[4] = inbox.remotePort[i] as number;
     const slot = this.#table.find(key);
-    const association = slot < 0 ? this.#associate(inbox.remotePort[i] as number) : this.#bySlot[slot];
+    const association = slot < 0 ? this.#associate(i) : this.#bySlot[slot];
     if (association === null || association === undefined) {
       this.#sendUnreachable(i);
       return;
@@ -252,12 +252,7 @@ export class UdpRelay implements DialOwner<Association> {
   #noteDestination(association: Association, port: number): void {
     const { address, firstAddress } = association;
     if (association.hasOthers) return;
-    if (association.firstPort < 0) {
-      association.firstAddress = address;
-      association.firstPort = port;
-    } else if (port !== association.firstPort || !address.every((byte, i) => byte === firstAddress[i])) {
-      association.hasOthers = true;
-    }
+    association.hasOthers = port !== association.firstPort || !address.every((byte, i) => byte === firstAddress[i]);
   }
 
   #sendUnreachable(i: number): void {
@@ -275,14 +270,17 @@ export class UdpRelay implements DialOwner<Association> {
     );
   }
 
-  /** Makes an association for the client endpoint in `#key`; null when the upstream cannot be asked. */
-  #associate(clientPort: number): Association | null {
+  /** Makes an association for the client of datagram `i`, in `#key`; null when the upstream cannot be asked. */
+  #associate(i: number): Association | null {
+    const { inbox } = this.#stack;
     if (this.#now < this.#refusedUntil) return null;
     if (this.#table.size >= this.#options.maxAssociations) this.#makeRoom();
     const words = new Int32Array(8);
-    for (let i = 0; i < 4; i++) words[i] = this.#key[i] as number;
+    for (let word = 0; word < 4; word++) words[word] = this.#key[word] as number;
     const slot = this.#table.add(this.#key);
-    const association = new Association(slot, words, clientPort, this.#now);
+    const association = new Association(slot, words, inbox.remotePort[i] as number, this.#now);
+    association.firstAddress = addressFromWords(inbox.addresses, inbox.addressesAt(i) + DATAGRAM_LOCAL);
+    association.firstPort = inbox.localPort[i] as number;
     while (this.#bySlot.length <= slot) this.#bySlot.push(null);
     this.#bySlot[slot] = association;
     this.#order.add(slot, words);

@@ -84,8 +84,8 @@ export class FakeSockets implements Sockets {
     return this.all.length - 1;
   }
 
-  connect(address: Uint8Array, port: number, first: Uint8Array | null): number {
-    const handle = this.#add("stream", address.slice(), port);
+  connect(target: Uint8Array | string, port: number, first: Uint8Array | null): number {
+    const handle = this.#add("stream", typeof target === "string" ? null : target.slice(), port);
     this.firstSent = 0;
     if (handle >= 0 && this.takesFirst && first !== null) {
       this.get(handle).written.push(...first);

@@ -1,7 +1,7 @@
 import t from "tap";
 import { Errno } from "../../src/io/addon.ts";
 import { DialLimits } from "../../src/proxy/dial-limits.ts";
-import type { Logger } from "../../src/proxy/logger.ts";
+import type { FlowSummary, Logger } from "../../src/proxy/logger.ts";
 import { ServerAddresses } from "../../src/proxy/server-addresses.ts";
 import { UdpRelay } from "../../src/proxy/udp-relay.ts";
 import { parseUpstream } from "../../src/proxy/url.ts";
@@ -27,15 +27,26 @@ class Lab {
   readonly sockets: FakeSockets = new FakeSockets(this.slab);
   readonly stack: FakeStack = new FakeStack(this.slab);
   readonly log: string[] = [];
+  readonly summaries: FlowSummary[] = [];
+  readonly limits: DialLimits;
   readonly relay: UdpRelay;
   readonly #scratch: number = this.slab.take();
 
-  constructor(url = "socks5://proxy.test:1080", maxAssociations = 8, servers: readonly Uint8Array[] = [PROXY]) {
+  constructor(
+    url = "socks5://proxy.test:1080",
+    maxAssociations = 8,
+    servers: readonly Uint8Array[] = [PROXY],
+    maxDials = 64,
+  ) {
     const write = (message: string): void => {
       this.log.push(message);
     };
-    const logger: Logger = { isEnabled: () => true, error: write, warn: write, info: write, debug: write };
+    const flow = (summary: FlowSummary): void => {
+      this.summaries.push(summary);
+    };
+    const logger: Logger = { isEnabled: () => true, error: write, warn: write, info: write, debug: write, flow };
     const upstream = parseUpstream(url);
+    this.limits = new DialLimits(maxDials, logger);
     this.relay = new UdpRelay(
       this.sockets,
       this.stack,
@@ -43,7 +54,7 @@ class Lab {
         upstream,
         servers: new ServerAddresses(upstream.server, servers),
         logger,
-        limits: new DialLimits(64, logger),
+        limits: this.limits,
         idleMs: 120_000,
         connectTimeoutMs: 10_000,
         handshakeTimeoutMs: 30_000,
@@ -331,4 +342,101 @@ t.test("a proxy with several addresses: UDP passes over dead ones too", async (t
   atOnce.sockets.failWith = Errno.ENETUNREACH;
   atOnce.send([1]);
   t.same([...(atOnce.sockets.get(0).address ?? [])], [...other]);
+});
+
+t.test("over the limit a source that floods pushes out its own, and the log says so once", async (t) => {
+  const lab = new Lab("direct://", 4);
+  const other = mapped(10, 0, 0, 3);
+  lab.send([1], SERVER, 9000, 1, other);
+  for (let port = 1; port <= 20; port++) {
+    lab.relay.advance(port);
+    lab.send([1], SERVER, 9000, port);
+  }
+  t.match(lab.relay.stats(), { associations: 4, evicted: 17 });
+  t.equal(lab.sockets.get(0).state, "open", "the other source keeps what it has, though it is the oldest");
+  t.equal(lab.log.length, 1);
+  t.match(lab.log[0], /^4 UDP clients.*--max-udp/);
+  t.same(
+    lab.summaries.map(({ end, client }) => [end, client]),
+    Array.from({ length: 17 }, (_, i) => ["evicted", `10.0.0.2:${i + 1}`]),
+    "the oldest first",
+  );
+});
+
+t.test("an association that is evicted while the proxy is asked leaves nothing", async (t) => {
+  const lab = new Lab("socks5://proxy.test", 1);
+  lab.send([1], SERVER, 9000, 1);
+  lab.send([1], SERVER, 9000, 2);
+  t.equal(lab.sockets.open, 1);
+  t.equal(lab.limits.count, 1);
+  t.equal(lab.stack.unreachable.length, 0);
+  lab.associate(1);
+  t.equal(lab.sockets.get(2).datagrams.length, 1);
+  t.equal(lab.limits.count, 0);
+});
+
+t.test(
+  "too many dials, or no descriptors: port unreachable, one line, and UDP is asked for again at once",
+  async (t) => {
+    for (const { name, maxDials, errno } of [
+      { name: "dials", maxDials: 1, errno: 0 },
+      { name: "descriptors", maxDials: 64, errno: Errno.EMFILE },
+    ]) {
+      const lab = new Lab("socks5://proxy.test", 8, [PROXY], maxDials);
+      lab.send([1], SERVER, 9000, 1);
+      for (const port of [2, 3]) {
+        lab.sockets.failWith = errno;
+        lab.send([1], SERVER, 9000, port);
+      }
+      t.equal(lab.stack.unreachable.length, 2, name);
+      t.equal(lab.log.length, 1, name);
+      t.match(lab.relay.stats(), { associations: 1 });
+      lab.associate(0);
+      lab.send([1], SERVER, 9000, 2);
+      t.equal(lab.stack.unreachable.length, 2, `${name}: recovered`);
+      t.match(lab.relay.stats(), { associations: 2 });
+    }
+  },
+);
+
+t.test("a proxy behind a Unix socket: an unspecified BND.ADDR means this machine", async (t) => {
+  const lab = new Lab("socks5:///run/proxy.sock", 8, []);
+  lab.send([1]);
+  lab.associate(0, [1, 0, 0, 0, 0, 0x1f, 0x90]);
+  t.same([...(lab.sockets.get(1).address ?? [])], [127, 0, 0, 1]);
+  t.equal(lab.sockets.get(1).port, 8080);
+});
+
+t.test("summaries: one destination by name of its address, several as *", async (t) => {
+  const lab = new Lab("direct://");
+  lab.send([1, 2, 3]);
+  lab.send([4]);
+  lab.send([5], OTHER, 53, 40_001);
+  lab.send([6], SERVER, 53, 40_001);
+  lab.relay.advance(200_000);
+  lab.relay.handleTimeout();
+  t.match(lab.summaries, [
+    { protocol: "udp", client: "10.0.0.2:40000", destination: "198.51.100.7:9000", end: "closed", bytesUp: 4 },
+    { protocol: "udp", client: "10.0.0.2:40001", destination: "*", end: "closed", bytesUp: 2 },
+  ]);
+  const refused = new Lab();
+  refused.send([1]);
+  refused.relay.onConnected(0);
+  refused.answer(0, [5, 0]);
+  refused.answer(0, [5, 7, 0, 1, 0, 0, 0, 0, 0, 0]);
+  t.match(refused.summaries, [{ end: "refused", reason: /replied 7/, destination: "198.51.100.7:9000", bytesUp: 0 }]);
+});
+
+t.test("what is left when the engine stops is told, and its sockets are closed", async (t) => {
+  const lab = new Lab();
+  lab.send([1]);
+  lab.send([1], SERVER, 9000, 40_001);
+  lab.associate(0);
+  lab.relay.stop();
+  t.same(
+    lab.summaries.map(({ end }) => end),
+    ["stopped", "stopped"],
+  );
+  t.equal(lab.sockets.open, 0);
+  t.equal(lab.limits.count, 0);
 });
