@@ -1,10 +1,11 @@
 /** The commands and their options. What a command does is in a file of its own, loaded when it is asked for. */
 import { Command, Option } from "commander";
+import type { ProxyFlags } from "./secrets.ts";
 import { readVersion } from "./version.ts";
 
 /** Options of `tunrelay run` as they were written. */
-export interface RunFlags {
-  readonly proxy?: string;
+export interface RunFlags extends ProxyFlags {
+  readonly proxy: readonly string[];
   readonly device: string;
   readonly mtu: string;
   readonly address: readonly string[];
@@ -13,6 +14,15 @@ export interface RunFlags {
   readonly fwmark?: string;
   readonly udpTimeout: string;
   readonly connectTimeout: string;
+  readonly answerTimeout: string;
+  readonly tcpTimeout: string;
+  readonly keepalive?: string;
+  readonly maxFlows?: string;
+  readonly maxFlowsPerSource?: string;
+  readonly maxDials: string;
+  readonly maxHalfOpen: string;
+  readonly maxUdp: string;
+  readonly maxMemory: string;
   readonly earlyAccept?: boolean;
   readonly drain: string;
   readonly loglevel: string;
@@ -69,10 +79,20 @@ function addRun(program: Command, finish: Finish): void {
     .command("run")
     .summary("make a TUN device and relay what is routed into it")
     .description("Makes a TUN device and relays TCP and UDP that is routed into it. Ends with SIGINT or SIGTERM.")
-    .option(
-      "-p, --proxy <url>",
-      "socks5://[user:password@]host[:1080], direct:// or reject://; TUNRELAY_PROXY if absent",
+    .addOption(
+      new Option(
+        "-p, --proxy <url>",
+        "socks5://, socks4a://, http://, https://, direct:// or reject://; TUNRELAY_PROXY if absent (repeatable: a chain)",
+      )
+        .argParser(collect)
+        .default([], "none"),
     )
+    .option("--password-file <file>", "its first line is the proxy's password; TUNRELAY_PROXY_PASSWORD if absent")
+    .option("--proxy-ca <file>", "authorities to trust for an https:// proxy, PEM")
+    .option("--proxy-pin <sha256>", "the only certificate to trust for an https:// proxy")
+    .option("--proxy-cert <file>", "client certificate for an https:// proxy, PEM")
+    .option("--proxy-key <file>", "its key, PEM; --proxy-cert if absent")
+    .option("--proxy-sni <name>", "name of an https:// proxy in its certificate, if not that of its URL")
     .option("-d, --device <name>", "name of the device, also as tun://NAME", "tun0")
     .option("--mtu <bytes>", "largest IP packet, 576 to 65535", "1500")
     .addOption(repeatable("--address <cidr>", "address of the device, such as 198.18.0.1/15"))
@@ -81,6 +101,15 @@ function addRun(program: Command, finish: Finish): void {
     .option("--fwmark <number>", "mark upstream traffic, for `ip rule`; decimal or 0x")
     .option("--udp-timeout <duration>", "forget a silent UDP client after this time", "120s")
     .option("--connect-timeout <duration>", "time for connecting to proxy or destination", "10s")
+    .option("--answer-timeout <duration>", "time for the proxy's answer", "30s")
+    .option("--tcp-timeout <duration>", "reset a connection without data for this time", "24h")
+    .option("--keepalive <duration>", "ask silent clients and upstreams whether they are still there; off if absent")
+    .option("--max-flows <number>", "connections at a time, 65536 if absent")
+    .option("--max-flows-per-source <number>", "connections at a time of one client address; no limit if absent")
+    .option("--max-dials <number>", "connections that wait for the upstream at a time", "4096")
+    .option("--max-half-open <number>", "connections that wait for the client at a time", "1024")
+    .option("--max-udp <number>", "UDP clients at a time", "4096")
+    .option("--max-memory <size>", "memory for packets and what is buffered", "256M")
     .option("--early-accept", "answer a connection before the upstream has connected")
     .option("--drain <duration>", "time for open flows after SIGINT or SIGTERM", "1s")
     .option(LOGLEVEL, LOGLEVEL_TEXT, "info")

@@ -49,6 +49,24 @@ export function parseCount(option: string, text: string, min: number, max: numbe
   return parseInteger(option, text, min, max, false);
 }
 
+const UNIT_BYTES: Readonly<Record<string, number>> = { "": 1, K: 1 << 10, M: 1 << 20, G: 1 << 30 };
+
+/** A size such as `64M` or `1G`, in bytes; units are powers of 1024, also as `MiB`. */
+export function parseSize(option: string, text: string, min: number, max: number): number {
+  const [, amount, unit = ""] = /^(\d{1,10}(?:\.\d{1,3})?)(?:([KMG])(?:i?B)?)?$/i.exec(text) ?? [];
+  const value = amount === undefined ? Number.NaN : Number(amount) * (UNIT_BYTES[unit.toUpperCase()] ?? Number.NaN);
+  if (value >= min && value <= max) return Math.round(value);
+  throw badValue(option, text, `expected a size from ${formatSize(min)} to ${formatSize(max)}, such as 64M or 1G`);
+}
+
+function formatSize(bytes: number): string {
+  for (const unit of ["G", "M", "K"]) {
+    const size = UNIT_BYTES[unit] ?? 1;
+    if (bytes >= size && bytes % size === 0) return `${bytes / size}${unit}`;
+  }
+  return `${bytes}`;
+}
+
 const UNIT_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
 
 /** A duration such as `120s`, `1m30s` or `500ms`, in ms. */

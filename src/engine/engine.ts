@@ -69,7 +69,10 @@ export interface EngineOptions {
   readonly keepAlive?: KeepAlive;
   /** Most connections that wait for the upstream at a time, of TCP and UDP together. Default 4096. */
   readonly maxDials?: number;
-  /** Most UDP associations; beyond, see docs/upstreams.md. Default 4096. */
+  /**
+   * Most UDP associations. Beyond, the client address that holds most gives up the one that was idle for longest.
+   * Default 4096.
+   */
   readonly maxAssociations?: number;
   /** Knobs of TCP towards clients; limits of flows are here. */
   readonly tcp?: TcpOptions;

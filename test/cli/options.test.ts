@@ -14,6 +14,7 @@ import {
   parseMark,
   parseMtu,
   parseRoutes,
+  parseSize,
 } from "../../src/cli/values.ts";
 import { formatAddress } from "../../src/stack/flow/address.ts";
 
@@ -47,6 +48,24 @@ t.test("values: good ones", async (t) => {
   t.same(parseListen("[::1]:0"), { host: "::1", port: 0 });
   t.same(parseListen(":65535"), { host: "0.0.0.0", port: 65_535 });
   t.same(parseListen("localhost:1"), { host: "localhost", port: 1 });
+});
+
+t.test("values: sizes", async (t) => {
+  for (const [text, bytes] of [
+    ["8M", 8 << 20],
+    ["64m", 64 << 20],
+    ["64MiB", 64 << 20],
+    ["1G", 1 << 30],
+    ["1.5GB", 1.5 * (1 << 30)],
+    ["16384K", 16 << 20],
+    ["8388608", 8 << 20],
+  ] as const) {
+    t.equal(parseSize("--max-memory", text, 8 << 20, 2047 << 20), bytes, text);
+  }
+  for (const text of ["", "0", "M", "-1M", "7M", "2G", "1T", "1e3M", "64 M", "0x40M", "64MM"]) {
+    const said = await complaint(() => parseSize("--max-memory", text, 8 << 20, 2047 << 20));
+    t.equal(said, `--max-memory ${text === "" ? '""' : text}: expected a size from 8M to 2047M, such as 64M or 1G`);
+  }
 });
 
 t.test("values: durations", async (t) => {
