@@ -15,7 +15,7 @@ import { addonPath, binOf, findCompiler, missingForTun, ROOT, runNode, tapIsBuil
 const BUILD = join(ROOT, ".build");
 /** Files at a time. */
 const JOBS = 2;
-/** A file that takes longer hangs, s: several times what the longest needs (interop at full size, on two cores). */
+/** A file that takes longer hangs, s: several times what the longest needs (the matrix at full size, on two cores). */
 const TIMEOUT_S = 600;
 
 function fail(text) {

@@ -8,7 +8,7 @@ import t from "tap";
 import { SERVER } from "../../src/cli/demo/network.ts";
 import { skipWithoutTun } from "../cli/command.ts";
 import { findProgram, Lab, type Program, pause, seededStream, streamUrl } from "./harness.ts";
-import { startServe } from "./peers.ts";
+import { startServe } from "./peers/socks.ts";
 
 const MIB = 1024 * 1024;
 const GIB = 1024 * MIB;
@@ -63,7 +63,7 @@ t.test(
   async (t) => {
     const lab = await Lab.open(t);
     const peer = await startServe(lab, 1080);
-    const relay = await lab.relay(peer.url);
+    const relay = await lab.relay(peer.urls);
     const fetch = async (): Promise<number> => {
       const ended = await lab.inClient("curl", [
         "-qsS",

@@ -10,7 +10,7 @@
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { createCipheriv, createHash } from "node:crypto";
 import { once } from "node:events";
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
@@ -32,6 +32,9 @@ export const OUTER: Readonly<Record<IpVersion, string>> = { 4: "10.77.0.1", 6: "
 export const INNER: Readonly<Record<IpVersion, string>> = { 4: "10.77.0.2", 6: "fd77::2" };
 /** Routed into the device, but nowhere in the outer namespace. */
 export const NO_ROUTE: Readonly<Record<IpVersion, string>> = { 4: "10.97.0.1", 6: "fd00:97::1" };
+/** Destinations that the outer namespace has a `prohibit` route for. */
+export const PROHIBITED: Readonly<Record<IpVersion, string>> = { 4: "10.96.0.1", 6: "fd00::1" };
+const PROHIBITED_CIDR: Readonly<Record<IpVersion, string>> = { 4: "10.96.0.0/16", 6: "fd00::/32" };
 /** What `run` routes into its device. */
 export const ROUTES: readonly string[] = ["10.96.0.0/14", "fd00::/32", "fd00:97::/32", "fd00:98::/32", "fd00:99::/32"];
 /** Where {@link StreamServer} listens, on {@link SERVER}. */
@@ -159,6 +162,7 @@ export class Lab {
     for (const version of [4, 6] as const) {
       addAddress(addon, "lo", SERVER_CIDR[version]);
       addUnreachableRoute(addon, UNREACHABLE_CIDR[version]);
+      execFileSync("ip", ["route", "add", "prohibit", PROHIBITED_CIDR[version]]);
     }
     await startServers();
     await startStreamServers();
@@ -180,6 +184,16 @@ export class Lab {
     await lab.inClient("ip", ["addr", "add", `${INNER[4]}/24`, "dev", "inner"]);
     await lab.inClient("ip", ["addr", "add", `${INNER[6]}/64`, "dev", "inner", "nodad"]);
     await lab.inClient("ip", ["link", "set", "inner", "up"]);
+    // For direct://, whose sockets are bound to that link: the outer namespace answers as a router.
+    for (const [family, version] of [
+      ["ipv4", 4],
+      ["ipv6", 6],
+    ] as const) {
+      const route = ["route", "add", "default", "via", OUTER[version], "dev", "inner", "metric", "4096"];
+      await lab.inClient("ip", [`-${version}`, ...route]);
+      const forwarding = version === 4 ? "ip_forward" : "conf/all/forwarding";
+      writeFileSync(`/proc/sys/net/${family}/${forwarding}`, "1");
+    }
     return lab;
   }
 
@@ -190,10 +204,15 @@ export class Lab {
     return program;
   }
 
+  /** Words that run a command in the client namespace. */
+  get inClientPrefix(): readonly [string, ...string[]] {
+    return ["nsenter", `--net=/proc/${this.#client.pid}/ns/net`, "--"];
+  }
+
   /** Starts a program in the client namespace. */
   startInClient(command: string, args: readonly string[], input?: Readable): Program {
-    const net = `--net=/proc/${this.#client.pid}/ns/net`;
-    const program = new Program("nsenter", [net, "--", command, ...args], input);
+    const [nsenter, ...prefix] = this.inClientPrefix;
+    const program = new Program(nsenter, [...prefix, command, ...args], input);
     this.#owner.teardown(() => program.stop("SIGKILL"));
     return program;
   }
@@ -204,10 +223,11 @@ export class Lab {
   }
 
   /** Starts `tunrelay run` in the client namespace and waits until it relays. */
-  async relay(proxyUrl: string, ...flags: string[]): Promise<Program> {
+  async relay(proxyUrls: string | readonly string[], ...flags: string[]): Promise<Program> {
+    const proxies = [proxyUrls].flat().flatMap((url) => ["--proxy", url]);
     const routes = ROUTES.flatMap((route) => ["--route", route]);
     const addresses = ["--address", "198.18.0.1/15", "--address", "fdfe:dcba:9876::1/64"];
-    const program = this.startInClient(SHIM, ["run", "--proxy", proxyUrl, ...addresses, ...routes, ...flags]);
+    const program = this.startInClient(SHIM, ["run", ...proxies, ...addresses, ...routes, ...flags]);
     await program.says(/ -> /);
     return program;
   }
