@@ -20,8 +20,9 @@ import { performance } from "node:perf_hooks";
 import type { Device } from "../device/device.ts";
 import type { Addon } from "../io/addon.ts";
 import { AddonSockets } from "../io/addon-sockets.ts";
+import { NodeSockets } from "../io/node-sockets.ts";
 import { Poller, type PollSink } from "../io/poller.ts";
-import type { KeepAlive, SocketSink } from "../io/sockets.ts";
+import type { KeepAlive, PolledSockets, SocketOptions, SocketSink } from "../io/sockets.ts";
 import { DialLimits } from "../proxy/dial-limits.ts";
 import type { Logger } from "../proxy/logger.ts";
 import { Relay, type RelayStats } from "../proxy/relay.ts";
@@ -55,6 +56,8 @@ export interface EngineOptions {
   readonly fwmark?: number;
   /** Interface that sockets towards upstreams are bound to. */
   readonly interface?: string;
+  /** What carries the sockets towards upstreams: the addon, or Node where the upstream wants TLS. Default: as the upstream wants. */
+  readonly sockets?: "addon" | "node";
   /** Accept TCP flows before the upstream has answered. Default false. */
   readonly earlyAccept?: boolean;
   /** Idle time of UDP associations, ms; those that only ever asked DNS end after 10 s at most. Default 120,000. */
@@ -83,7 +86,7 @@ export interface EngineOptions {
 /** Counters and gauges of the engine and its parts. */
 export interface EngineStats {
   readonly device: string;
-  /** What carries the upstream's connections: `addon`. */
+  /** What carries the upstream's connections: `addon` or `node`. */
   readonly backend: string;
   readonly sockets: number;
   readonly deviceWriteErrors: number;
@@ -101,7 +104,7 @@ export class Engine implements PollSink, SocketSink {
   readonly #slab: Slab;
   readonly #poller: Poller;
   readonly #stack: Stack;
-  readonly #sockets: AddonSockets;
+  readonly #sockets: PolledSockets;
   readonly #limits: DialLimits;
   readonly #relay: Relay;
   readonly #udp: UdpRelay;
@@ -136,11 +139,12 @@ export class Engine implements PollSink, SocketSink {
       slab: this.#slab,
       ...(options.tcp === undefined ? {} : { tcp: options.tcp }),
     });
-    this.#sockets = new AddonSockets(this.#poller, this, {
-      ...(options.fwmark === undefined ? {} : { mark: options.fwmark }),
-      ...(options.interface === undefined ? {} : { interface: options.interface }),
-      ...(options.keepAlive === undefined ? {} : { keepAlive: options.keepAlive }),
-    });
+    try {
+      this.#sockets = this.#openSockets(options);
+    } catch (error) {
+      this.#poller.close();
+      throw error;
+    }
     const connectTimeoutMs = options.connectTimeoutMs ?? 10_000;
     const handshakeTimeoutMs = options.handshakeTimeoutMs ?? 30_000;
     this.#limits = new DialLimits(options.maxDials ?? 4096, logger);
@@ -177,6 +181,18 @@ export class Engine implements PollSink, SocketSink {
       fail = resolve;
     });
     this.#fail = fail;
+  }
+
+  #openSockets(options: EngineOptions): PolledSockets {
+    const { tls } = options.upstream;
+    const socketOptions: SocketOptions = {
+      ...(options.fwmark === undefined ? {} : { mark: options.fwmark }),
+      ...(options.interface === undefined ? {} : { interface: options.interface }),
+      ...(options.keepAlive === undefined ? {} : { keepAlive: options.keepAlive }),
+      ...(tls === null ? {} : { tls }),
+    };
+    if (tls === null && options.sockets !== "node") return new AddonSockets(this.#poller, this, socketOptions);
+    return new NodeSockets(this.#slab, this.#poller, this, () => this.#turnSoon(), socketOptions);
   }
 
   /** Begins to read the device. */
@@ -260,13 +276,17 @@ export class Engine implements PollSink, SocketSink {
     let more = true;
     for (let round = 0; more && round < MAX_ROUNDS; round++) more = this.#round(now);
     this.#handleTimeouts(now);
-    if (more && this.#immediate === null) {
-      this.#immediate = setImmediate(() => {
-        this.#immediate = null;
-        this.#turn();
-      });
-    }
+    if (more) this.#turnSoon();
     this.#arm(now);
+  }
+
+  /** Has a turn when the event loop has been through all that is ready. */
+  #turnSoon(): void {
+    if (this.#stopped || this.#immediate !== null) return;
+    this.#immediate = setImmediate(() => {
+      this.#immediate = null;
+      this.#turn();
+    });
   }
 
   /** One pass over all sources; returns whether there may be more to do at once. */

@@ -542,12 +542,19 @@ for (const kind of KINDS) {
     lab.close(t);
   });
 
-  t.test(`${kind}: streams and datagrams leave through the interface asked for`, async (t) => {
+  t.test(`${kind}: streams carry the mark, and sockets are bound to the interface asked for`, async (t) => {
     const port = await listen(t, (socket) => socket.end("here"));
+    // Whoever comes without the mark is reset.
+    const rule = ["OUTPUT", "-p", "tcp", "--dport", `${port}`, "-m", "mark", "!", "--mark", "7"];
+    execFileSync("iptables", ["-A", ...rule, "-j", "REJECT", "--reject-with", "tcp-reset"]);
+    t.teardown(() => execFileSync("iptables", ["-F"]));
+    const unmarked = new Lab(t, kind, { mark: 8 });
+    const refused = unmarked.sockets.connect(LOOPBACK, port, null);
+    if (refused >= 0) await unmarked.heard(`error ${refused}`);
+    unmarked.close(t);
     const lab = new Lab(t, kind, { interface: "lo", mark: 7 });
     const handle = await lab.connected(LOOPBACK, port);
     await lab.heard(`end ${handle}`);
-    // The address is reached through lo only; bound to an interface that does not exist nothing leaves.
     t.equal(lab.text, "here");
     lab.close(t);
     const other = new Lab(t, kind, { interface: "none0" });

@@ -7,10 +7,21 @@ import { Engine, type EngineStats } from "../../../src/engine/engine.ts";
 import { setLink } from "../../../src/host/interface.ts";
 import { isAddonProblem, loadAddon } from "../../../src/io/addon.ts";
 import { SILENT } from "../../../src/proxy/logger.ts";
-import { parseUpstream } from "../../../src/proxy/url.ts";
+import { parseUpstream, type UpstreamTlsOptions } from "../../../src/proxy/url.ts";
+import { parseAddress } from "../../../src/stack/flow/address.ts";
 import type { TcpOptions } from "../../../src/stack/tcp/options.ts";
 import { type FaultOptions, type FaultStats, FaultyDevice } from "./faulty-device.ts";
 import { answerCalls } from "./remote.ts";
+
+/** A proxy with TLS. */
+export interface ProxySettings {
+  readonly url: string;
+  readonly address: string;
+  /** PEM of the authority to trust. */
+  readonly ca?: string;
+  /** SHA-256 of the certificate, in hexadecimal. */
+  readonly pin?: string;
+}
 
 /** Options of a run; what is left out is the engine's default. */
 export interface EngineSettings {
@@ -23,6 +34,10 @@ export interface EngineSettings {
   readonly handshakeTimeoutMs?: number;
   readonly maxAssociations?: number;
   readonly faults?: FaultOptions;
+  readonly sockets?: "addon" | "node";
+  readonly fwmark?: number;
+  /** Default: straight to the servers. */
+  readonly proxy?: ProxySettings;
 }
 
 /** What is there at one instant. */
@@ -48,6 +63,13 @@ export interface EngineMethods {
   stop(drainMs: number): Promise<number>;
 }
 
+function tlsOf({ ca, pin }: ProxySettings): UpstreamTlsOptions {
+  return {
+    ...(ca === undefined ? {} : { ca }),
+    ...(pin === undefined ? {} : { pinSha256: Buffer.from(pin, "hex") }),
+  };
+}
+
 let engine: Engine | null = null;
 let faulty: FaultyDevice | null = null;
 let stopping = false;
@@ -61,13 +83,15 @@ answerCalls<EngineMethods>({
   open(name, settings, clientPid) {
     const addon = loadAddon();
     if (isAddonProblem(addon)) throw new Error(addon.problem);
-    const { mtu = 1500, offload = "auto", faults, ...options } = settings;
+    const { mtu = 1500, offload = "auto", faults, proxy, ...options } = settings;
     const tun = openTun(addon, { name, mtu, offload });
     setLink(addon, name, { netnsPid: clientPid });
     faulty = faults === undefined ? null : new FaultyDevice(tun, faults);
     const device: Device = faulty ?? tun;
-    const upstream = parseUpstream("direct://");
-    engine = new Engine({ addon, device, upstream, serverAddresses: [], logger: SILENT, ...options });
+    const upstream = proxy === undefined ? parseUpstream("direct://") : parseUpstream(proxy.url, { tls: tlsOf(proxy) });
+    const address = parseAddress(proxy?.address ?? "");
+    const serverAddresses = address === null ? [] : [address];
+    engine = new Engine({ addon, device, upstream, serverAddresses, logger: SILENT, ...options });
     stopping = false;
     void engine.failed.then((error) => {
       if (stopping) return;
