@@ -16,6 +16,7 @@ import { type Destination, type Handshake, HandshakeStep, Refusal } from "./upst
 /** Requests over one connection: without credentials, with, and once more when the nonce was too old. */
 const MAX_REQUESTS = 3;
 const METHOD = "CONNECT";
+const WRONG_PASSWORD = "HTTP proxy refused user and password: check both in its URL";
 /** RFC 3986 §3.2.2, reg-name without escapes: nothing that could end the request line. */
 const REGISTERED_NAME = /^[A-Za-z0-9._~!$&'()*+,;=-]+$/;
 const NOTHING = new Uint8Array(0);
@@ -98,6 +99,8 @@ class HttpConnectHandshake implements Handshake {
       return HandshakeStep.done;
     }
     if (status === 407) return this.#onChallenge(bytes, end);
+    // Meant for origin servers (RFC 9110 §15.5.2), but it is what tinyproxy says to a wrong password.
+    if (status === 401 && this.#used !== null) return this.#fail(Refusal.proxyFault, WRONG_PASSWORD);
     return this.#fail(refusalOfStatus(status), `HTTP proxy answered ${describe(status, this.#answer.phrase)}`);
   }
 
@@ -117,7 +120,7 @@ class HttpConnectHandshake implements Handshake {
           `HTTP proxy offers ${credentials.offered || "no authentication scheme"} for its 407, known here are Basic and Digest (auth with MD5, SHA-256, SHA-512-256)`,
         );
       case ChallengeResult.wrong:
-        return this.#fail(Refusal.proxyFault, "HTTP proxy refused user and password: check both in its URL");
+        return this.#fail(Refusal.proxyFault, WRONG_PASSWORD);
       case ChallengeResult.retry:
         if (this.#requests >= MAX_REQUESTS || !this.#answer.beginBody()) return this.#again();
         this.#isInBody = true;

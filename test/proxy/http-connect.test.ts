@@ -208,7 +208,8 @@ t.test("http: what a proxy wants is remembered for later flows, and a wrong pass
   t.match(none.reason, /wants authentication: put user and password into its URL/);
 
   const wrong = credentials();
-  for (const answers of [[BASIC_407, BASIC_407], [BASIC_407]]) {
+  const tinyproxy = "HTTP/1.0 401 Unauthorized\r\n\r\n";
+  for (const answers of [[BASIC_407, BASIC_407], [BASIC_407], [tinyproxy]]) {
     const seen = converse(httpConnect(V4, wrong), answers, eachByte);
     t.match(seen, { step: HandshakeStep.failed, refusal: Refusal.proxyFault });
     t.equal(seen.reason, "HTTP proxy refused user and password: check both in its URL");
