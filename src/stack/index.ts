@@ -6,4 +6,5 @@ export { Slab } from "./memory/slab.ts";
 export { Stack, type StackOptions, type StackStats } from "./stack.ts";
 export type { TcpConnection, TcpInfo } from "./tcp/connection.ts";
 export type { FlowTuple, TcpOptions } from "./tcp/options.ts";
+export type { RefusedCounts } from "./tcp/refused.ts";
 export type { StateName } from "./tcp/state.ts";

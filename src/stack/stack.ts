@@ -6,8 +6,8 @@
  * they return. Three calls drain the results: `nextReady()` the flows that changed, `transmit()` (or `fill()` and the
  * transmit queue) the packets, `nextTimeout()` the instant at which `handleTimeout` is wanted.
  *
- * What is held: packet memory is the slab's, whose size is the limit of all buffers; flows are limited by `maxFlows`,
- * handshakes by `synBacklog`, TIME-WAIT by `maxTimeWait`, datagrams by one batch. After `close()` nothing is armed and
+ * What is held: packet memory is the slab's, whose size is the limit of all buffers; flows are limited by `maxFlows` and
+ * `maxFlowsPerSource`, handshakes by `synBacklog`, TIME-WAIT by `maxTimeWait`, datagrams by one batch. After `close()` nothing is armed and
  * nothing is held.
  *
  * ```
@@ -30,6 +30,7 @@ import type { TcpConnection } from "./tcp/connection.ts";
 import { TcpContext } from "./tcp/context.ts";
 import { segmentBeforeAccept, segmentInTimeWait, segmentWithoutFlow } from "./tcp/listen.ts";
 import type { TcpOptions } from "./tcp/options.ts";
+import type { RefusedCounts } from "./tcp/refused.ts";
 import { segmentArrives } from "./tcp/segment-arrives.ts";
 import { sendPending } from "./tcp/send.ts";
 import { STATE_NAMES, State } from "./tcp/state.ts";
@@ -65,6 +66,7 @@ export interface StackStats {
   readonly packetsIn: number;
   readonly packetsOut: number;
   readonly retransmits: number;
+  readonly refused: RefusedCounts;
   /** Bytes in send, receive and reassembly queues. */
   readonly bytesBuffered: number;
   readonly blocks: { readonly total: number; readonly free: number };
@@ -406,6 +408,11 @@ export class Stack implements FlowStack {
     return this.#tcp.table.size - this.#tcp.timeWait.size;
   }
 
+  /** Flows refused because of a limit: counters that go on, to be read as often as one likes. */
+  get refused(): RefusedCounts {
+    return this.#tcp.refused;
+  }
+
   stats(): StackStats {
     const tcp = this.#tcp;
     const flows: Record<string, number> = {};
@@ -425,6 +432,7 @@ export class Stack implements FlowStack {
       packetsIn: this.#packetsIn,
       packetsOut: this.queue.total,
       retransmits: tcp.retransmits,
+      refused: { ...tcp.refused },
       bytesBuffered: tcp.bytesBuffered,
       blocks: { total: this.slab.blocks, free: this.slab.available },
       timersArmed: tcp.timers.armed + tcp.timeWait.size,

@@ -1,4 +1,4 @@
-/** CLOSED and LISTEN, deferred accept, the handshake and its options, limits on flows. Behaviours 1 to 17, 21 to 24. */
+/** CLOSED and LISTEN, deferred accept, the handshake and its options, what bounds them. Behaviours 1 to 16, 21 to 23. */
 import t from "tap";
 import { Stack } from "../../src/stack/stack.ts";
 import {
@@ -736,68 +736,6 @@ t.test("limits", async (t) => {
     kit.deliver(tcpPacket(family, { sourcePort: port, seq: 1000, flags: Flag.S, options: tcpOptions("mss 1000") }));
   }
 
-  t.test(
-    "synBacklog bounds handshakes; flows that wait for their owner or are established are unharmed (RFC 4987)",
-    (t) => {
-      const kit = new Kit({ tcp: { synBacklog: 4 }, iss: 0 });
-      syn(kit, 1);
-      kit.flows[0]?.accept();
-      kit.drain();
-      kit.deliver(tcpPacket(4, { sourcePort: 1, seq: 1001, ack: 1, flags: Flag.A }));
-      t.equal(kit.flows[0]?.state, "ESTABLISHED");
-      kit.takeOut();
-      // Many may wait for their owner, however long it takes.
-      for (let port = 3000; port < 5000; port++) syn(kit, port);
-      t.equal(kit.flows.length, 2001);
-      for (const flow of kit.flows.splice(1)) flow.reject("drop");
-      for (let port = 10; port < 10_010; port++) {
-        syn(kit, port);
-        kit.flows.at(-1)?.accept();
-        kit.drain();
-      }
-      t.equal(kit.flows.length, 5);
-      t.equal(kit.stack.stats().drops["tcpBacklog"], 9996);
-      t.equal(kit.takeOut().length, 4, "four SYN-ACKs");
-      kit.flows[0]?.write(new Uint8Array(10));
-      kit.drain();
-      t.equal(kit.takeOut()[0]?.tcp?.payload.length, 10);
-      // A place in the backlog is free again once a handshake is over, whatever its end.
-      const next = (port: number): void => {
-        syn(kit, port);
-        kit.flows.at(-1)?.accept();
-        kit.drain();
-      };
-      kit.flows[1]?.abort();
-      next(20_000);
-      t.equal(kit.flows.length, 6);
-      kit.deliver(tcpPacket(4, { sourcePort: 11, seq: 1001, ack: 1, flags: Flag.A }));
-      next(20_001);
-      t.equal(kit.flows.length, 7);
-      kit.deliver(tcpPacket(4, { sourcePort: 12, seq: 1001, flags: Flag.R }));
-      next(20_002);
-      t.equal(kit.flows.length, 8);
-      next(20_003);
-      t.equal(kit.flows.length, 8);
-      kit.takeOut();
-      kit.finish();
-      t.end();
-    },
-  );
-
-  t.test("maxFlows bounds all flows; a finished one makes room", (t) => {
-    const kit = new Kit({ tcp: { maxFlows: 3 } });
-    for (let port = 1; port < 10; port++) syn(kit, port);
-    t.equal(kit.flows.length, 3);
-    t.equal(kit.stack.stats().drops["tcpBacklog"], 6);
-    kit.flows[1]?.abort();
-    kit.drain();
-    syn(kit, 20);
-    t.equal(kit.flows.length, 4);
-    t.same(kit.stack.stats().flows, { LISTEN: 3 });
-    kit.finish();
-    t.end();
-  });
-
   t.test("handshakes that nobody ends leave nothing behind (gVisor 11557, tun2socks 82)", (t) => {
     const kit = new Kit({ tcp: { synBacklog: 100_000 } });
     for (let round = 0; round < 5; round++) {
@@ -834,6 +772,12 @@ t.test("limits", async (t) => {
       [{ tcp: { windowScale: 15 } }, /windowScale is 15.*from 0 to 14/],
       [{ tcp: { delayedAckMs: 501 } }, /delayedAckMs is 501/],
       [{ tcp: { maxFlows: Number.NaN } }, /maxFlows is NaN/],
+      [{ tcp: { maxFlows: -1 } }, /maxFlows is -1.*from 0 to/],
+      [{ tcp: { maxFlowsPerSource: 1.5 } }, /maxFlowsPerSource is 1\.5.*from 0 to/],
+      [{ tcp: { synBacklog: 0 } }, /synBacklog is 0.*from 1 to/],
+      [{ tcp: { keepAliveIdleMs: 999 } }, /keepAliveIdleMs is 999.*from 1000 to/],
+      [{ tcp: { keepAliveIntervalMs: 0 } }, /keepAliveIntervalMs is 0.*from 1000 to/],
+      [{ tcp: { keepAliveProbes: 0 } }, /keepAliveProbes is 0.*from 1 to 255/],
     ];
     for (const [options, message] of rows)
       t.throws(() => new Stack({ random, ...options }), { name: "RangeError", message });

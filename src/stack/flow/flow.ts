@@ -21,7 +21,9 @@ export const Ready = {
   closed: 32,
 } as const;
 
-/** Why a flow ended otherwise than by two FINs. */
+/**
+ * Why a flow ended otherwise than by two FINs: the client's reset, its silence, `abort()` or a limit, or an ICMP error.
+ */
 export type FlowErrorCode = "FLOW_RESET" | "FLOW_TIMEOUT" | "FLOW_ABORTED" | "FLOW_UNREACHABLE";
 
 /** How a flow is refused: a reset, silence, or an ICMP error that makes `connect()` fail in the same way. */

@@ -206,7 +206,7 @@ function afterFinAcknowledged(ctx: TcpContext, tcb: Tcb): AckResult {
   switch (tcb.state) {
     case State.finWait1:
       ctx.setState(tcb, Event.ackOfFin);
-      if (tcb.released) ctx.timers.set(tcb.slot, Timer.finWait2, ctx.now + ctx.settings.finWait2Ms);
+      if (tcb.released) ctx.timers.set(tcb.slot, Timer.quiet, ctx.now + ctx.settings.finWait2Ms);
       return AckResult.ok;
     case State.closing:
       ctx.setState(tcb, Event.ackOfFin);

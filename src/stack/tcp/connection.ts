@@ -9,7 +9,9 @@
  * queue (at most `sendBuffer` bytes, until acknowledged). All of it are references to slab blocks.
  *
  * Timers: retransmission (armed while something is unacknowledged or a closed window is probed; expiry sends again and
- * backs off, and gives up after `dataRetries`), delayed ACK, FIN-WAIT-2 once nobody reads.
+ * backs off, and gives up after `dataRetries`), delayed ACK, and one for quiet flows: keep-alive where it is on (each
+ * segment of the client moves it on; expiry asks the client, and gives up after `keepAliveProbes`), or the end of
+ * FIN-WAIT-2 once nobody reads.
  */
 import { addressFromWords, type Endpoint, type IpBytes } from "../flow/address.ts";
 import { type FlowErrorCode, Ready, type RejectReason, type TcpFlow } from "../flow/flow.ts";
@@ -17,10 +19,13 @@ import { NIL } from "../memory/chunks.ts";
 import { Unreachable } from "../wire/icmp.ts";
 import { Protocol } from "../wire/ip.ts";
 import { KEY_REMOTE, KEY_WORDS, type TcpContext } from "./context.ts";
+import { isFinWait2Ending, restartKeepAlive } from "./keep-alive.ts";
+import { makeHalfOpenRoom } from "./limits.ts";
+import { keepAliveMs } from "./options.ts";
 import { endWithReset } from "./reset.ts";
 import { appendToSendQueue, sendLimit } from "./send-queue.ts";
 import { seqAdd, seqDiff } from "./seq.ts";
-import { Event, STATE_NAMES, State, type StateName } from "./state.ts";
+import { Event, isSynchronized, STATE_NAMES, State, type StateName } from "./state.ts";
 import type { Tcb } from "./tcb.ts";
 import { Timer } from "./timer-table.ts";
 import { windowUpdateIsDue } from "./window.ts";
@@ -131,6 +136,7 @@ export class TcpConnection implements TcpFlow {
     tcb.tsOffset = ctx.timestampOffset(tcb.slot);
     tcb.rcvAdv = seqAdd(tcb.rcvNxt, Math.min(65535, ctx.settings.recvBuffer, ctx.slab.fairShare));
     tcb.activeAt = ctx.now;
+    makeHalfOpenRoom(ctx);
     ctx.setState(tcb, Event.accept);
     tcb.synAckNow = true;
     ctx.markDirty(tcb);
@@ -334,7 +340,7 @@ export class TcpConnection implements TcpFlow {
     if (tcb.slot < 0) return;
     this.end();
     if (tcb.state === State.finWait2) {
-      ctx.timers.set(tcb.slot, Timer.finWait2, ctx.now + ctx.settings.finWait2Ms);
+      ctx.timers.set(tcb.slot, Timer.quiet, ctx.now + ctx.settings.finWait2Ms);
     }
   }
 
@@ -346,6 +352,21 @@ export class TcpConnection implements TcpFlow {
     ctx.discardReceived(tcb);
     if (tcb.slot < 0) return;
     endWithReset(ctx, tcb);
+  }
+
+  /**
+   * Turns keep-alive of this flow on or off (RFC 9293 §3.8.4, MUST-24); the option `keepAliveIdleMs` is what it begins
+   * with.
+   * @param idleMs silence of the client after which it is asked, at least 1000; 0 is off
+   * @throws RangeError
+   */
+  setKeepAlive(idleMs: number): void {
+    const ctx = this.#ctx;
+    const tcb = this.#tcb;
+    tcb.keepAliveMs = keepAliveMs(idleMs);
+    if (tcb.slot < 0 || !isSynchronized(tcb.state) || isFinWait2Ending(tcb)) return;
+    if (idleMs === 0) ctx.timers.clear(tcb.slot, Timer.quiet);
+    else restartKeepAlive(ctx, tcb);
   }
 
   /** A snapshot of the flow's numbers. */

@@ -10,10 +10,13 @@ import { ChunkPool, NIL } from "../memory/chunks.ts";
 import type { Slab } from "../memory/slab.ts";
 import type { Drop } from "../wire/drop.ts";
 import type { Congestion } from "./congestion.ts";
+import { HalfOpenList } from "./half-open.ts";
 import { IsnGenerator } from "./isn.ts";
 import { newReno } from "./new-reno.ts";
 import { type FlowTuple, type TcpOptions, type TcpSettings, tcpSettings } from "./options.ts";
+import { Refused } from "./refused.ts";
 import { seqAdd, seqLt } from "./seq.ts";
+import { SourceCounts } from "./source-counts.ts";
 import { type Event, nextState, State } from "./state.ts";
 import type { Tcb } from "./tcb.ts";
 import { TimeWaitTable } from "./time-wait.ts";
@@ -56,8 +59,10 @@ export class TcpContext {
   readonly starved: Tcb[] = [];
   /** Free blocks when they were looked at last. */
   #starvedAt = 0;
-  /** Flows in SYN-RECEIVED. */
-  halfOpen = 0;
+  readonly halfOpen: HalfOpenList = new HalfOpenList();
+  /** Flows by client address; null when there is no limit on them. */
+  readonly sources: SourceCounts | null;
+  readonly refused: Refused = new Refused();
   /** Dropped packets by reason. */
   readonly drops: Float64Array;
   /** Transitions that the table does not know: always zero, unless this code is wrong. */
@@ -83,6 +88,7 @@ export class TcpContext {
     this.table = new KeyTable(KEY_WORDS, random());
     this.#isn = new IsnGenerator(random);
     this.#isnOption = options.isn ?? null;
+    this.sources = Number.isFinite(this.settings.maxFlowsPerSource) ? new SourceCounts(random()) : null;
     this.drops = drops;
   }
 
@@ -156,8 +162,8 @@ export class TcpContext {
       this.impossibleTransitions++;
       return;
     }
-    if (next === State.synReceived) this.halfOpen++;
-    else if (tcb.state === State.synReceived) this.halfOpen--;
+    if (next === State.synReceived) this.halfOpen.add(tcb.slot);
+    else if (tcb.state === State.synReceived) this.halfOpen.remove(tcb.slot);
     tcb.state = next as State;
   }
 
@@ -209,7 +215,8 @@ export class TcpContext {
   #leaveTables(tcb: Tcb): void {
     const slot = tcb.slot;
     if (!tcb.released) tcb.connection?.keepKey();
-    if (tcb.state === State.synReceived) this.halfOpen--;
+    if (tcb.state === State.synReceived) this.halfOpen.remove(slot);
+    this.sources?.remove(this.table.keys, this.keyAt(slot) + KEY_REMOTE);
     this.timers.clearAll(slot);
     this.tcbs[slot] = null;
     tcb.slot = -1;

@@ -16,6 +16,7 @@ import {
 } from "../wire/tcp.ts";
 import { TcpConnection } from "./connection.ts";
 import { KEY_REMOTE, type TcpContext } from "./context.ts";
+import { isRefusedByLimit } from "./limits.ts";
 import { sendResetFor } from "./reset.ts";
 import { seqAdd, seqLt } from "./seq.ts";
 import { Tcb } from "./tcb.ts";
@@ -43,9 +44,8 @@ export function segmentWithoutFlow(ctx: TcpContext, packet: IpPacket, seg: TcpSe
     ctx.drop(Drop.tcpFlags);
     return;
   }
-  const { settings, table } = ctx;
-  if (ctx.halfOpen >= settings.synBacklog || table.size - ctx.timeWait.size >= settings.maxFlows) {
-    ctx.drop(Drop.tcpBacklog);
+  if (isRefusedByLimit(ctx, packet)) {
+    sendResetFor(ctx, packet, seg);
     return;
   }
   announce(ctx, packet, seg);
@@ -57,12 +57,14 @@ function announce(ctx: TcpContext, packet: IpPacket, seg: TcpSegment): void {
   const slot = table.add(ctx.key);
   ctx.timers.reserve(table.capacity);
   ctx.timeWait.reserve(table.capacity);
+  ctx.halfOpen.reserve(table.capacity);
+  ctx.sources?.add(ctx.key, KEY_REMOTE);
   while (ctx.tcbs.length < table.capacity) ctx.tcbs.push(null);
   const isIpv4 = isMapped(packet.source0, packet.source1, packet.source2);
   const addresses =
     addressSum(packet.source0, packet.source1, packet.source2, packet.source3) +
     addressSum(packet.destination0, packet.destination1, packet.destination2, packet.destination3);
-  const tcb = new Tcb(slot, isIpv4, seg.destinationPort, seg.sourcePort, addresses, settings.initialRtoMs, ctx.now);
+  const tcb = new Tcb(slot, isIpv4, seg.destinationPort, seg.sourcePort, addresses, settings, ctx.now);
   ctx.tcbs[slot] = tcb;
   tcb.irs = seg.seq;
   tcb.rcvNxt = seqAdd(seg.seq, 1);

@@ -31,8 +31,8 @@ export interface TcpOptions {
   /** Ceiling of the RTO (RFC 6298 §2.5). Default 60,000. */
   readonly maxRtoMs?: number;
   /**
-   * Flows that may wait in SYN-RECEIVED for the client's ACK. Default 1024. Those that wait for their owner to accept
-   * them count towards `maxFlows` only.
+   * Flows that may wait in SYN-RECEIVED for the client's ACK. Default 1024. With one more, the oldest of them is reset
+   * (RFC 4987 §3.4). Those that wait for their owner to accept them count towards `maxFlows` only.
    */
   readonly synBacklog?: number;
   /** Retransmissions of a SYN-ACK before the flow is forgotten. Default 5. */
@@ -45,8 +45,19 @@ export interface TcpOptions {
   readonly maxTimeWait?: number;
   /** How long FIN-WAIT-2 lasts once nobody can read any more. Default 60,000. */
   readonly finWait2Ms?: number;
-  /** Most flows. Default 65,536. */
+  /**
+   * Silence of a client after which it is asked whether it is still there (RFC 9293 §3.8.4); at least 1000. Default 0:
+   * it is never asked (MUST-25), and no shorter time than the two hours of MUST-28 is suggested.
+   */
+  readonly keepAliveIdleMs?: number;
+  /** How long an answer may take before the next question. Default 75,000. */
+  readonly keepAliveIntervalMs?: number;
+  /** Questions without an answer after which the flow times out. Default 9, as the clients' own kernels. */
+  readonly keepAliveProbes?: number;
+  /** Most flows, without those in TIME-WAIT; more are reset. 0 for no limit. Default 65,536. */
   readonly maxFlows?: number;
+  /** Most flows of one client address, counted like `maxFlows`; more are reset. Default 0: no limit. */
+  readonly maxFlowsPerSource?: number;
   /** Initial sequence number of a flow; default RFC 6528 with a secret drawn at start. */
   readonly isn?: (tuple: FlowTuple) => number;
 }
@@ -71,10 +82,17 @@ export interface TcpSettings {
   readonly timeWaitMs: number;
   readonly maxTimeWait: number;
   readonly finWait2Ms: number;
+  readonly keepAliveIdleMs: number;
+  readonly keepAliveIntervalMs: number;
+  readonly keepAliveProbes: number;
+  /** `Infinity` for no limit, as the next. */
   readonly maxFlows: number;
+  readonly maxFlowsPerSource: number;
 }
 
 const MIB = 1 << 20;
+/** Longest times of keep-alive, ms: 24 days. */
+const MAX_KEEP_ALIVE_MS = 24 * 24 * 3600 * 1000;
 
 /**
  * Checks options and fills in the defaults.
@@ -100,8 +118,25 @@ export function tcpSettings(options: TcpOptions): TcpSettings {
     timeWaitMs: within("timeWaitMs", options.timeWaitMs ?? 60_000, 0, 600_000),
     maxTimeWait: within("maxTimeWait", options.maxTimeWait ?? 16_384, 0, 1 << 24),
     finWait2Ms: within("finWait2Ms", options.finWait2Ms ?? 60_000, 0, 3_600_000),
-    maxFlows: within("maxFlows", options.maxFlows ?? 65_536, 1, 1 << 24),
+    keepAliveIdleMs: keepAliveMs(options.keepAliveIdleMs ?? 0),
+    keepAliveIntervalMs: within("keepAliveIntervalMs", options.keepAliveIntervalMs ?? 75_000, 1000, MAX_KEEP_ALIVE_MS),
+    keepAliveProbes: within("keepAliveProbes", options.keepAliveProbes ?? 9, 1, 255),
+    maxFlows: limit("maxFlows", options.maxFlows ?? 65_536),
+    maxFlowsPerSource: limit("maxFlowsPerSource", options.maxFlowsPerSource ?? 0),
   };
+}
+
+/**
+ * Checks the idle time of keep-alive, ms; 0 is off.
+ * @throws RangeError
+ */
+export function keepAliveMs(idleMs: number): number {
+  return idleMs === 0 ? 0 : within("keepAliveIdleMs", idleMs, 1000, MAX_KEEP_ALIVE_MS);
+}
+
+/** A limit of which 0 means that there is none. */
+function limit(field: string, value: number): number {
+  return within(field, value, 0, 1 << 24) === 0 ? Number.POSITIVE_INFINITY : value;
 }
 
 function within(field: string, value: number, min: number, max: number): number {

@@ -7,6 +7,7 @@ import { ACK_FLAG, FIN, RST, SYN, type TcpSegment } from "../wire/tcp.ts";
 import { acceptableSeq } from "./acceptable-seq.ts";
 import { AckResult, acknowledge, enterEstablished, enterTimeWait } from "./acknowledge.ts";
 import type { TcpContext } from "./context.ts";
+import { restartKeepAlive } from "./keep-alive.ts";
 import { appendReceived, deliverInOrder, endOf, insertOutOfOrder, overlapsHeld } from "./reassembly.ts";
 import { sendResetOf } from "./reset.ts";
 import { forgetDelivered, noteOutOfOrder } from "./sack.ts";
@@ -70,6 +71,7 @@ export function segmentArrives(ctx: TcpContext, tcb: Tcb, seg: TcpSegment, segme
   }
   if (result === AckResult.gone) return;
   tcb.unanswered = 0;
+  if (tcb.keepAliveMs > 0) restartKeepAlive(ctx, tcb);
   // Sixth: the urgent pointer changes nothing; urgent data stays in line (RFC 6093 §4).
   if (!acceptable) {
     // Only the control part of a segment into a closed window counts; the answer tells the window.

@@ -108,6 +108,14 @@ export function sendAck(ctx: TcpContext, tcb: Tcb): void {
   sendSegment(ctx, tcb, acceptableSeq(tcb), NIL, 0, 0, ACK_FLAG);
 }
 
+/**
+ * Asks the peer whether it is there: a segment that it must answer, because its number lies before what the peer expects
+ * (RFC 9293 §3.8.4), without text (SHLD-12). Nothing may be in flight; the queue must have room.
+ */
+export function sendKeepAlive(ctx: TcpContext, tcb: Tcb): void {
+  sendSegment(ctx, tcb, seqAdd(tcb.sndNxt, -1), NIL, 0, 0, ACK_FLAG);
+}
+
 /** How many bytes of new data may go into the next packet; 0 when nothing may or should be sent. */
 function sendableData(ctx: TcpContext, tcb: Tcb): number {
   if (tcb.sndCursor === NIL) return 0;

@@ -13,6 +13,7 @@
 import type { FlowErrorCode } from "../flow/flow.ts";
 import { NIL } from "../memory/chunks.ts";
 import type { TcpConnection } from "./connection.ts";
+import type { TcpSettings } from "./options.ts";
 import { State } from "./state.ts";
 
 /** Loss recovery phases (RFC 5681, RFC 6582). */
@@ -93,7 +94,9 @@ export class Tcb {
   rto: number;
   /** Retransmissions in a row without progress. */
   retries = 0;
-  /** Zero-window probes since the peer was heard last. */
+  /** Silence of the peer after which it is asked whether it is there, ms; 0 for never. */
+  keepAliveMs: number;
+  /** Zero-window probes, or keep-alives, since the peer was heard last. */
   unanswered = 0;
   /** The segment being timed when there are no timestamps: its end and when it was sent, or `NO_TIME`. */
   rttSeq = 0;
@@ -173,7 +176,7 @@ export class Tcb {
     localPort: number,
     remotePort: number,
     addressSum: number,
-    rto: number,
+    settings: TcpSettings,
     now: number,
   ) {
     this.slot = slot;
@@ -181,7 +184,8 @@ export class Tcb {
     this.localPort = localPort;
     this.remotePort = remotePort;
     this.addressSum = addressSum;
-    this.rto = rto;
+    this.rto = settings.initialRtoMs;
+    this.keepAliveMs = settings.keepAliveIdleMs;
     this.activeAt = now;
   }
 }

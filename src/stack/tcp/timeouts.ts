@@ -1,6 +1,11 @@
 /** What the timers of a flow do when they expire. */
+
+import { ACK_FLAG, RST } from "../wire/tcp.ts";
+import { acceptableSeq } from "./acceptable-seq.ts";
 import { onRetransmitTimeout } from "./acknowledge.ts";
 import type { TcpContext } from "./context.ts";
+import { isFinWait2Ending, onKeepAliveTimer } from "./keep-alive.ts";
+import { sendResetOf } from "./reset.ts";
 import { rewindCursor } from "./send-queue.ts";
 import { State } from "./state.ts";
 import type { Tcb } from "./tcb.ts";
@@ -24,9 +29,10 @@ export function expireTimers(ctx: TcpContext): void {
       timers.clear(slot, Timer.retransmit);
       onRetransmitTimer(ctx, tcb);
     }
-    if (tcb.slot >= 0 && timers.at(slot, Timer.finWait2) <= now) {
-      timers.clear(slot, Timer.finWait2);
-      ctx.detach(tcb, null);
+    if (tcb.slot >= 0 && timers.at(slot, Timer.quiet) <= now) {
+      timers.clear(slot, Timer.quiet);
+      if (isFinWait2Ending(tcb)) ctx.detach(tcb, null);
+      else onKeepAliveTimer(ctx, tcb);
     }
     if (tcb.slot >= 0) timers.rearm(slot);
   }
@@ -49,7 +55,10 @@ function onRetransmitTimer(ctx: TcpContext, tcb: Tcb): void {
   if (tcb.sndWnd === 0 && tcb.sndQueued > 0) enterPersist(tcb);
   if (tcb.persisting) {
     // RFC 9293 §3.8.6.1, MUST-37: for ever, as long as the peer answers.
-    if (tcb.unanswered >= dataRetries) {
+    // Deviation: not once the owner has closed the flow. Nobody could end it then, and the peer would hold our memory for
+    // as long as it likes; it has as many probes as it would have without an answer, and is reset.
+    if ((tcb.released ? tcb.retries : tcb.unanswered) >= dataRetries) {
+      if (tcb.unanswered < dataRetries) sendResetOf(ctx, tcb, acceptableSeq(tcb), tcb.rcvNxt, RST | ACK_FLAG);
       ctx.detach(tcb, "FLOW_TIMEOUT");
       return;
     }
@@ -62,7 +71,7 @@ function onRetransmitTimer(ctx: TcpContext, tcb: Tcb): void {
     return;
   }
   // RFC 9293 §3.8.3, R2; for a FIN before a closed window only silence counts (MUST-37).
-  const tries = tcb.sndWnd === 0 ? tcb.unanswered++ : tcb.retries;
+  const tries = tcb.sndWnd === 0 && !tcb.released ? tcb.unanswered++ : tcb.retries;
   if (tries >= dataRetries) {
     ctx.detach(tcb, "FLOW_TIMEOUT");
     return;

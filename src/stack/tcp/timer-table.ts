@@ -15,8 +15,8 @@ export const Timer = {
   retransmit: 0,
   /** Delayed acknowledgment. */
   ack: 1,
-  /** FIN-WAIT-2 without a reader. */
-  finWait2: 2,
+  /** For a quiet flow: keep-alive (RFC 9293 §3.8.4), or the end of FIN-WAIT-2 once nobody reads; never both. */
+  quiet: 2,
 } as const;
 export type Timer = (typeof Timer)[keyof typeof Timer];
 const TIMERS = 3;

@@ -20,7 +20,7 @@ export const Drop = {
   tcpFlags: 17,
   tcpDestination: 18,
   tcpNoFlow: 19,
-  tcpBacklog: 20,
+  tcpFlowLimit: 20,
   tcpUnacceptable: 21,
   tcpMemory: 22,
   udpTruncated: 23,
@@ -34,6 +34,8 @@ export const Drop = {
   icmpRateLimit: 31,
   transmitQueueFull: 32,
   closed: 33,
+  tcpSourceLimit: 34,
+  tcpHalfOpenLimit: 35,
 } as const;
 export type Drop = (typeof Drop)[keyof typeof Drop];
 
