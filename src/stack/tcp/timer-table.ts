@@ -71,11 +71,14 @@ export class TimerTable {
   /** Sets `timer` of `slot` to fire at `at`, ms. */
   set(slot: number, timer: Timer, at: number): void {
     this.#deadlines[slot * TIMERS + timer] = at;
-    const tick = Math.max(this.#tick, Math.ceil(at / TICK_MS));
-    if (this.#bucketOf[slot] !== 0) {
-      if ((this.#tickOf[slot] as number) <= tick) return;
-      this.#unlink(slot);
+    if (this.#bucketOf[slot] === 0) {
+      // While its timers fire a slot is not in the wheel, and another one of them may be due before this one.
+      this.rearm(slot);
+      return;
     }
+    const tick = Math.max(this.#tick, Math.ceil(at / TICK_MS));
+    if ((this.#tickOf[slot] as number) <= tick) return;
+    this.#unlink(slot);
     this.#link(slot, tick);
   }
 
