@@ -3,7 +3,9 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { accessSync, constants, readFileSync, readlinkSync } from "node:fs";
 import { dirname, join } from "node:path";
 
-export const SHIM: string = join(process.cwd(), "bin/tunrelay");
+const { TUNRELAY_TEST_PROGRAM: installed } = process.env;
+/** The program: that of this tree, or an installed one that the environment names. */
+export const SHIM: string = installed ?? join(process.cwd(), "bin/tunrelay");
 
 /** Long enough for the slowest machine; only a hanging command meets it. */
 const PATIENCE_MS = 60_000;

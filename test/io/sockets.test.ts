@@ -383,8 +383,9 @@ for (const kind of KINDS) {
     };
     const numbers = readdirSync("/proc/self/fd").map(Number);
     const hard = execFileSync("prlimit", ["--pid", `${process.pid}`, "--nofile", "--noheadings", "--output=SOFT"]);
-    const highest = Math.max(...numbers) + 8;
-    // New descriptors go into the gaps first: only eight are left free.
+    const highest = Math.max(...numbers) + 32;
+    // New descriptors go into the gaps first: only eight are left free. The other fillers are what `limit` needs at the
+    // end, when the streams have taken those eight.
     const fillers: number[] = [];
     while ((fillers.at(-1) ?? 0) < highest) fillers.push(openSync("/dev/null", "r"));
     for (const filler of fillers.splice(-8)) closeSync(filler);
