@@ -1,7 +1,9 @@
 /** Entry of the command line: `bin/tunrelay` starts it. The only file that ends the process. */
 import type { Command, CommanderError } from "commander";
 import { ExitCode, exitCodeOf } from "./exit-codes.ts";
-import { oneLine } from "./log.ts";
+import { reportCrash, stderrSink } from "./log.ts";
+import { safeText } from "./log-text.ts";
+import { print } from "./print.ts";
 import { buildProgram } from "./program.ts";
 
 /** Long options of tun2socks' older releases, which took them with a single dash. */
@@ -9,8 +11,7 @@ const SINGLE_DASH = /^-(proxy|device|mtu|fwmark|interface|loglevel|udp-timeout|v
 
 function complain(message: string): void {
   // What was mistyped may be a URL with a password.
-  const safe = message.replace(/:\/\/[^\s'"]*@/g, "://...@");
-  process.stderr.write(`tunrelay: ${oneLine(safe)}\n`);
+  stderrSink().line(`tunrelay: ${safeText(message)}`);
 }
 
 /** One line for each mistake, in place of commander's two. */
@@ -18,6 +19,7 @@ function quieten(command: Command): void {
   command.exitOverride();
   const help = command.parent === null ? "tunrelay --help" : `tunrelay ${command.name()} --help`;
   command.configureOutput({
+    writeOut: print,
     outputError: (text) => complain(`${text.replace(/^error: /, "").trim()}; see ${help}`),
   });
   for (const child of command.commands) quieten(child);
@@ -51,7 +53,7 @@ async function main(args: readonly string[]): Promise<number> {
       exitCodeOf(error) === ExitCode.failure &&
       process.env["TUNRELAY_TRACE"] !== undefined
     ) {
-      process.stderr.write(`${error.stack ?? ""}\n`);
+      stderrSink().line((error.stack ?? "").split("\n").map(safeText).join("\n"));
     }
     return exitCodeOf(error);
   }
@@ -60,6 +62,10 @@ async function main(args: readonly string[]): Promise<number> {
 // `nohup`: Node has put SIGHUP back to its default, which would end us when the terminal goes.
 const ignored = BigInt(`0x${/^[0-9a-f]+$/.exec(process.env["TUNRELAY_SIGIGN"] ?? "")?.[0] ?? "0"}`);
 if ((ignored & 1n) === 1n) process.on("SIGHUP", () => {});
+process.on("uncaughtException", (error) => {
+  reportCrash(error);
+  process.exit(ExitCode.failure);
+});
 // The arguments may hold a password; the title takes their place in what `ps` shows.
 const args = process.argv.slice(2);
 process.title = ["tunrelay", args[0] ?? ""].join(" ").trim();

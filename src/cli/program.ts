@@ -1,10 +1,11 @@
 /** The commands and their options. What a command does is in a file of its own, loaded when it is asked for. */
 import { Command, Option } from "commander";
 import type { ProxyFlags } from "./secrets.ts";
+import type { LogFlags } from "./values.ts";
 import { readVersion } from "./version.ts";
 
 /** Options of `tunrelay run` as they were written. */
-export interface RunFlags extends ProxyFlags {
+export interface RunFlags extends ProxyFlags, LogFlags {
   readonly proxy: readonly string[];
   readonly device: string;
   readonly mtu: string;
@@ -25,22 +26,19 @@ export interface RunFlags extends ProxyFlags {
   readonly maxMemory: string;
   readonly earlyAccept?: boolean;
   readonly drain: string;
-  readonly loglevel: string;
 }
 
 /** Options of `tunrelay serve` as they were written. */
-export interface ServeFlags {
+export interface ServeFlags extends LogFlags {
   readonly listen?: readonly string[];
   readonly user?: string;
   readonly passwordFile?: string;
   readonly maxConnections?: string;
-  readonly loglevel: string;
 }
 
 /** Options of `tunrelay demo` as they were written. */
-export interface DemoFlags {
+export interface DemoFlags extends LogFlags {
   readonly json?: boolean;
-  readonly loglevel: string;
 }
 
 /** How a command ended. */
@@ -56,6 +54,8 @@ function repeatable(flags: string, description: string): Option {
 
 const LOGLEVEL = "-l, --loglevel <level>";
 const LOGLEVEL_TEXT = "silent, error, warn, info or debug";
+const LOG_FORMAT = "--log-format <format>";
+const LOG_FORMAT_TEXT = "human, or json: one object a line";
 
 /**
  * Builds the command line.
@@ -113,6 +113,8 @@ function addRun(program: Command, finish: Finish): void {
     .option("--early-accept", "answer a connection before the upstream has connected")
     .option("--drain <duration>", "time for open flows after SIGINT or SIGTERM", "1s")
     .option(LOGLEVEL, LOGLEVEL_TEXT, "info")
+    .option(LOG_FORMAT, LOG_FORMAT_TEXT, "human")
+    .option("--log-flows", "write a line for every flow that ends")
     .action(async (flags: RunFlags) => finish(await (await import("./run.ts")).run(flags)));
 }
 
@@ -133,6 +135,7 @@ function addServe(program: Command, finish: Finish): void {
     .option("--password-file <file>", "its first line is the password; TUNRELAY_SERVE_PASSWORD if absent")
     .option("--max-connections <number>", "refuse clients beyond this number")
     .option(LOGLEVEL, LOGLEVEL_TEXT, "info")
+    .option(LOG_FORMAT, LOG_FORMAT_TEXT, "human")
     .action(async (flags: ServeFlags) => finish(await (await import("./serve.ts")).serve(flags)));
 }
 
@@ -145,5 +148,6 @@ function addDemo(program: Command, finish: Finish): void {
     )
     .option("--json", "print the rows as JSON")
     .option(LOGLEVEL, LOGLEVEL_TEXT, "warn")
+    .option(LOG_FORMAT, LOG_FORMAT_TEXT, "human")
     .action(async (flags: DemoFlags) => finish(await (await import("./demo/demo.ts")).runDemo(flags)));
 }

@@ -2,7 +2,7 @@
 import type { EngineOptions } from "../engine/engine.ts";
 import type { Upstream } from "../proxy/upstream.ts";
 import { readDescriptors } from "./descriptors.ts";
-import type { LogLevel } from "./log.ts";
+import type { LogOptions } from "./log.ts";
 import type { RunFlags } from "./program.ts";
 import { readProxyOptions } from "./secrets.ts";
 import {
@@ -12,7 +12,7 @@ import {
   parseDevice,
   parseDuration,
   parseInterfaceName,
-  parseLogLevel,
+  parseLogOptions,
   parseMark,
   parseMtu,
   parseRoutes,
@@ -50,7 +50,7 @@ export interface RunOptions {
   /** 0 for none. */
   readonly mark: number;
   readonly drainMs: number;
-  readonly level: LogLevel;
+  readonly log: LogOptions;
   /** What goes to the engine as it is. */
   readonly engine: EngineLimits;
   /** What the log is to say at the start. */
@@ -95,7 +95,7 @@ export async function readRunOptions(flags: RunFlags): Promise<RunOptions> {
     oif: flags.interface === undefined ? null : parseInterfaceName("--interface", flags.interface),
     mark: flags.fwmark === undefined ? 0 : parseMark(flags.fwmark),
     drainMs: parseDuration("--drain", flags.drain, 0, 10 * MINUTE_MS),
-    level: parseLogLevel(flags.loglevel),
+    log: parseLogOptions(flags),
     engine: readEngineLimits(flags, flows.maxFlows),
     notes: [...warnings.map((text): Note => ({ level: "warn", text })), ...(flows.note === null ? [] : [flows.note])],
   };

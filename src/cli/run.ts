@@ -11,7 +11,7 @@ import { type Addon, isAddonProblem, loadAddon } from "../io/addon.ts";
 import type { IpBytes } from "../stack/flow/address.ts";
 import { CliError } from "./cli-error.ts";
 import { ExitCode } from "./exit-codes.ts";
-import { LineLogger } from "./log.ts";
+import { openLogger } from "./log.ts";
 import { refuseLoop } from "./loop.ts";
 import type { RunFlags } from "./program.ts";
 import { resolveHost } from "./resolve.ts";
@@ -29,7 +29,7 @@ export async function run(flags: RunFlags): Promise<number> {
   const addon = requireAddon();
   if (options.oif !== null) checkInterface(addon, options.oif);
   checkSocketRights(addon, options);
-  const logger = new LineLogger(options.level);
+  const logger = await openLogger(options.log);
   const device = openTun(addon, { name: options.device, mtu: options.mtu });
   let engine: Engine;
   try {

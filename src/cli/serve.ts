@@ -5,11 +5,12 @@ import { formatEndpoint, parseAddress } from "../stack/flow/address.ts";
 import { badValue, CliError } from "./cli-error.ts";
 import { readDescriptors } from "./descriptors.ts";
 import { ExitCode } from "./exit-codes.ts";
-import { LineLogger } from "./log.ts";
+import { type LineLogger, openLogger } from "./log.ts";
+import { print } from "./print.ts";
 import type { ServeFlags } from "./program.ts";
 import { readPasswordFile } from "./secret-files.ts";
 import { firstSignal } from "./signals.ts";
-import { parseCount, parseListen, parseLogLevel } from "./values.ts";
+import { parseCount, parseListen, parseLogOptions } from "./values.ts";
 
 const DEFAULT_LISTEN = ["127.0.0.1:1080"];
 const MAX_CONNECTIONS = 1_000_000;
@@ -22,7 +23,7 @@ const PASSWORD_VARIABLE = "TUNRELAY_SERVE_PASSWORD";
 /** Serves until a signal; returns the exit code. */
 export async function serve(flags: ServeFlags): Promise<number> {
   const endpoints = (flags.listen ?? DEFAULT_LISTEN).map(parseListen);
-  const logger = new LineLogger(parseLogLevel(flags.loglevel));
+  const logger = await openLogger(parseLogOptions(flags));
   const { maxConnections, lowered } = readCapacity(flags, endpoints.length);
   const credentials = readCredentials(flags, logger);
   const stopped = firstSignal();
@@ -41,7 +42,7 @@ export async function serve(flags: ServeFlags): Promise<number> {
     const { host, port } = address;
     const bytes = parseAddress(host);
     const where = bytes === null ? `${host}:${port}` : formatEndpoint(bytes, port);
-    process.stdout.write(`listening on ${where}\n`);
+    print(`listening on ${where}\n`);
     if (credentials.username === undefined && !isLoopback(host)) {
       logger.warn(`anyone who reaches ${where} can use this proxy: give --user and a password, or listen on 127.0.0.1`);
     }

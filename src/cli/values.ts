@@ -4,7 +4,7 @@ import { type Cidr, networkAddress, parseCidr } from "../host/interface.ts";
 import { formatAddress, parseAddress } from "../stack/flow/address.ts";
 import { badValue, CliError } from "./cli-error.ts";
 import { ExitCode } from "./exit-codes.ts";
-import { LOG_LEVELS, type LogLevel } from "./log.ts";
+import { LOG_FORMATS, LOG_LEVELS, type LogFormat, type LogLevel, type LogOptions } from "./log.ts";
 
 /** Smallest MTU that IPv4 hosts must take (RFC 791 §3.1) and largest IP packet, bytes. */
 const MTU_MIN = 576;
@@ -13,6 +13,13 @@ const MTU_MAX = 65_535;
 const MTU_MIN_IPV6 = 1280;
 /** IFNAMSIZ without its NUL, bytes. */
 const MAX_DEVICE_NAME = 15;
+
+/** What every command with a log takes, as it was written. */
+export interface LogFlags {
+  readonly loglevel: string;
+  readonly logFormat: string;
+  readonly logFlows?: boolean;
+}
 
 /** An address and a prefix length, and how they were written. */
 export interface CidrOption extends Cidr {
@@ -96,6 +103,22 @@ export function parseLogLevel(text: string): LogLevel {
   const level = LOG_LEVELS.find((name) => name === text);
   if (level !== undefined) return level;
   throw badValue("--loglevel", text, `expected one of ${LOG_LEVELS.join(", ")}`);
+}
+
+/** `--log-format`. */
+export function parseLogFormat(text: string): LogFormat {
+  const format = LOG_FORMATS.find((name) => name === text);
+  if (format !== undefined) return format;
+  throw badValue("--log-format", text, `expected one of ${LOG_FORMATS.join(", ")}`);
+}
+
+/** `--loglevel`, `--log-format` and `--log-flows`. */
+export function parseLogOptions(flags: LogFlags): LogOptions {
+  return {
+    level: parseLogLevel(flags.loglevel),
+    format: parseLogFormat(flags.logFormat),
+    flows: flags.logFlows ?? false,
+  };
 }
 
 /** `--interface` and the like: a name that Linux takes (dev_valid_name). */

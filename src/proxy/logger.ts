@@ -6,7 +6,7 @@ export interface Logger {
   info(message: string): void;
   debug(message: string): void;
   /** A flow or UDP association has ended. Without this method nothing is gathered for it. */
-  flow?(summary: FlowSummary): void;
+  readonly flow?: ((summary: FlowSummary) => void) | undefined;
 }
 
 /**

@@ -33,7 +33,9 @@ async function openStage(): Promise<Stage> {
 }
 
 const seen = new Map<string, Cells>();
+const only = process.env["DEBUG_MATRIX"];
 for (const [i, kind] of UPSTREAMS.entries()) {
+  if (only !== undefined && !new RegExp(only).test(kind.name)) continue;
   const missing = [...kind.programs, "curl", "dig"].find((name) => findProgram(name) === null);
   const skip = missing === undefined ? noTun : `${missing} is not installed`;
   t.test(`matrix: ${kind.name}`, { skip, timeout: 300_000 }, async (t) => {
@@ -57,12 +59,12 @@ async function tryUpstream(t: Test, stage: Stage, kind: UpstreamKind, port: numb
   const restart = async (): Promise<void> => {
     peer = await kind.start(stage.lab, port);
   };
-  const { urls } = peer;
+  const { urls, flags } = peer;
   const cells: Record<string, string> = {};
-  const relay = await stage.lab.relay(urls, ...kind.flags);
+  const relay = await stage.lab.relay(urls, ...flags);
   try {
-    Object.assign(cells, await tryTraffic(stage, kind, urls));
-    Object.assign(cells, await tryFailures(stage, kind, urls));
+    Object.assign(cells, await tryTraffic(stage, kind, peer));
+    Object.assign(cells, await tryFailures(stage, kind, peer));
     if (kind.isFull) t.equal(await tryMany(stage), "ok", "many connections at once");
     if (peer.programs.length > 0) Object.assign(cells, await tryKill(stage, relay, () => kill(peer), restart));
   } finally {
@@ -70,7 +72,7 @@ async function tryUpstream(t: Test, stage: Stage, kind: UpstreamKind, port: numb
   }
   const wrong = urls.map((url) => url.replace(PASSWORD, "wrong-secret"));
   if (wrong.join() !== urls.join()) {
-    const relay = await stage.lab.relay(wrong, ...kind.flags);
+    const relay = await stage.lab.relay(wrong, ...flags);
     cells["wrongPassword"] = await stage.client.call("connect", SERVER[4], PORT.http);
     await relay.says(/warn .*password/);
     await end(t, relay);

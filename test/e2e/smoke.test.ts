@@ -8,8 +8,8 @@ import { readFileSync, realpathSync } from "node:fs";
 import t, { type Test } from "tap";
 import { type IpVersion, PORT, SERVER, UNREACHABLE } from "../../src/cli/demo/network.ts";
 import { programOf, runCommand, SHIM, skipWithoutTun } from "../cli/command.ts";
-import { findProgram, Lab, seededDigest, seededStream, streamUrl } from "./harness.ts";
-import { PASSWORD, startServe } from "./peers.ts";
+import { findProgram, Lab, OUTER, seededDigest, seededStream, streamUrl, untilListening } from "./harness.ts";
+import { CREDENTIALS, PASSWORD, USER, writeFile } from "./peers/peer.ts";
 
 const BYTES = 4 * 1024 * 1024;
 const VERSIONS: readonly IpVersion[] = [4, 6];
@@ -26,9 +26,12 @@ t.test("--version is that of package.json", async (t) => {
 
 t.test("serve and run: TCP and UDP over IPv4 and IPv6", { skip, timeout: 200_000 }, async (t) => {
   const lab = await Lab.open(t);
-  const peer = await startServe(lab, 1080);
-  const relay = await lab.relay(peer.url);
-  for (const { process: child } of [peer.program, relay]) {
+  const listen = `${OUTER[4]}:1080`;
+  const file = writeFile(lab, "password", `${PASSWORD}\n`, 0o600);
+  const proxy = lab.start(SHIM, ["serve", "--listen", listen, "--user", USER, "--password-file", file]);
+  await untilListening(OUTER[4], 1080, proxy);
+  const relay = await lab.relay(`socks5://${CREDENTIALS}${listen}`);
+  for (const { process: child } of [proxy, relay]) {
     t.equal(programOf(child.pid ?? -1), realpathSync(wantedNode), `${SHIM} runs on the Node.js that is tried`);
   }
   const devices = async (): Promise<string> => (await lab.inClient("cat", ["/proc/net/dev"])).stdout;
@@ -36,7 +39,7 @@ t.test("serve and run: TCP and UDP over IPv4 and IPv6", { skip, timeout: 200_000
   for (const version of VERSIONS) await checkVersion(t, lab, version);
   t.notMatch(relay.output, PASSWORD, "no password in the log");
   t.equal((await relay.stop()).code, 0, `SIGTERM ends run with 0: ${relay.output}`);
-  t.equal((await peer.program.stop()).code, 0, `SIGTERM ends serve with 0: ${peer.program.output}`);
+  t.equal((await proxy.stop()).code, 0, `SIGTERM ends serve with 0: ${proxy.output}`);
   t.notMatch(await devices(), /\btun0:/, "the device is gone");
 });
 

@@ -40,7 +40,7 @@ const FILES_BEYOND: readonly (readonly [RegExp, string])[] = [
 
 /** Packages of the registry that a part may import. */
 const PACKAGES: Readonly<Record<string, readonly string[]>> = {
-  cli: ["commander", "ip-num"],
+  cli: ["commander", "ip-num", "pino"],
   proxy: ["socks"],
 };
 

@@ -4,21 +4,23 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { constants, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import type { LogLevel } from "../log.ts";
-import { parseLogLevel } from "../values.ts";
+import type { LogOptions } from "../log.ts";
+import { parseLogOptions } from "../values.ts";
 import { planNamespace } from "./requirements.ts";
 
 /** Options of {@link runDemo}. */
 export interface DemoOptions {
   /** Least severe messages of the relay to show on standard error; `warn` when left out. */
   readonly loglevel?: string;
+  /** How they are written, `human` or `json`; `human` when left out. */
+  readonly logFormat?: string;
   /** Print the rows as JSON instead of a table. */
   readonly json?: boolean;
 }
 
 /** What the process in the namespace gets as its only argument, in JSON. */
 export interface StageOptions {
-  readonly loglevel: LogLevel;
+  readonly log: LogOptions;
   readonly json: boolean;
   /** For files of the clients; removed at the end. */
   readonly directory: string;
@@ -33,6 +35,7 @@ const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
  * @returns the exit code: 0 all rows are ok, 1 something differs or no TUN device can be had, 128+n ended by signal n
  */
 export async function runDemo(options: DemoOptions = {}): Promise<number> {
+  const log = parseLogOptions({ loglevel: options.loglevel ?? "warn", logFormat: options.logFormat ?? "human" });
   const plan = planNamespace();
   if ("problem" in plan) {
     process.stderr.write(`tunrelay demo: ${plan.problem}\n`);
@@ -40,7 +43,7 @@ export async function runDemo(options: DemoOptions = {}): Promise<number> {
   }
   const directory = mkdtempSync(join(tmpdir(), "tunrelay-demo-"));
   const stageOptions: StageOptions = {
-    loglevel: parseLogLevel(options.loglevel ?? "warn"),
+    log,
     json: options.json ?? false,
     directory,
   };

@@ -14,7 +14,7 @@ import { Engine } from "../../engine/engine.ts";
 import { addAddress, addUnreachableRoute, setLink } from "../../host/interface.ts";
 import { type Addon, isAddonProblem, loadAddon } from "../../io/addon.ts";
 import { parseUpstream } from "../../proxy/url.ts";
-import { LineLogger } from "../log.ts";
+import { openLogger } from "../log.ts";
 import { Child } from "./child.ts";
 import type { StageOptions } from "./demo.ts";
 import type { ClientReply, ClientRequest, Outcome, Tools } from "./jobs.ts";
@@ -110,7 +110,7 @@ async function relay(
 
   const credentials = `${PROXY.user}:${encodeURIComponent(PROXY.password)}`;
   const upstream = parseUpstream(`socks5://${credentials}@${PROXY.host}:${ready.port}`);
-  const logger = new LineLogger(options.loglevel);
+  const logger = await openLogger(options.log);
   const engine = new Engine({ device, upstream, serverAddresses: [Uint8Array.of(127, 0, 0, 1)], addon, logger });
   engine.start();
   try {

@@ -2,7 +2,7 @@
 import { type IpVersion, PORT, SERVER, UNREACHABLE } from "../../../src/cli/demo/network.ts";
 import { parseUpstream } from "../../../src/proxy/url.ts";
 import { type Lab, NO_ROUTE, PROHIBITED, type Program, seededDigest, seededStream, streamUrl } from "../harness.ts";
-import { DENIED_PORT, KNOWN_NAME, SINK_PORT, SOURCE_PORT, UNKNOWN_NAME } from "../peers/peer.ts";
+import { DENIED_PORT, KNOWN_NAME, type Peer, SINK_PORT, SOURCE_PORT, UNKNOWN_NAME } from "../peers/peer.ts";
 import type { Remote } from "../stress/remote.ts";
 import { askByName } from "./ask-by-name.ts";
 import type { MatrixClient } from "./client-process.ts";
@@ -42,11 +42,7 @@ function all(results: readonly string[]): string {
 }
 
 /** Flows and datagrams that work. */
-export async function tryTraffic(
-  { lab, client, bulkBytes }: Stage,
-  kind: UpstreamKind,
-  urls: readonly string[],
-): Promise<Cells> {
+export async function tryTraffic({ lab, client, bulkBytes }: Stage, kind: UpstreamKind, peer: Peer): Promise<Cells> {
   const tcp = async (version: IpVersion): Promise<string> => {
     const refused = await client.call("connect", SERVER[version], PORT.http);
     if (refused !== "ok") return refused;
@@ -60,7 +56,7 @@ export async function tryTraffic(
     tcp4,
     tcp6,
     name: hasNames(kind)
-      ? await askByName(parseUpstream(urls[0] as string), KNOWN_NAME, PORT.http, "/content/1/1000")
+      ? await askByName(parseUpstream(peer.urls, peer.options), KNOWN_NAME, PORT.http, "/content/1/1000")
       : "–",
     udp: await eachVersion((version) => tryUdp({ lab, client }, version)),
     bulk: isOpen ? await tryBulk(lab, versions, kind.isFull ? bulkBytes : Math.min(bulkBytes, SHORT_BULK_BYTES)) : "–",
@@ -104,7 +100,7 @@ async function tryHalfClose(
 }
 
 /** Destinations that cannot be had. */
-export async function tryFailures({ client }: Stage, kind: UpstreamKind, urls: readonly string[]): Promise<Cells> {
+export async function tryFailures({ client }: Stage, kind: UpstreamKind, peer: Peer): Promise<Cells> {
   const connect = (host: Readonly<Record<IpVersion, string>>, port: number): Promise<string> =>
     eachVersion((version) => client.call("connect", host[version], port));
   return {
@@ -112,7 +108,9 @@ export async function tryFailures({ client }: Stage, kind: UpstreamKind, urls: r
     hostUnreachable: await connect(UNREACHABLE, PORT.http),
     netUnreachable: await connect(NO_ROUTE, PORT.http),
     denied: kind.hasRule ? await connect(SERVER, DENIED_PORT) : await connect(PROHIBITED, PORT.http),
-    unknownName: hasNames(kind) ? await askByName(parseUpstream(urls[0] as string), UNKNOWN_NAME, PORT.http, "/") : "–",
+    unknownName: hasNames(kind)
+      ? await askByName(parseUpstream(peer.urls, peer.options), UNKNOWN_NAME, PORT.http, "/")
+      : "–",
   };
 }
 

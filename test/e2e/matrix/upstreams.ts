@@ -1,13 +1,25 @@
 /** The upstreams of the matrix, and what a client is expected to see through each: the tables of docs/upstreams.md. */
 import type { Lab } from "../harness.ts";
-import type { Peer } from "../peers/peer.ts";
+import { startMicrosocksThenDante, startSocks4ThenTinyproxy, startSquidThenServe } from "../peers/chains.ts";
+import {
+  startNcat,
+  startServeHttp,
+  startSquid,
+  startSquidDigest,
+  startSquidTls,
+  startTinyproxy,
+} from "../peers/http.ts";
+import { noPeer, type Peer } from "../peers/peer.ts";
 import {
   startDante,
+  startDanteSocks4,
   startMicrosocks,
   startOpenDante,
   startOpenMicrosocks,
   startServe,
   startSsh,
+  startSshSocks4,
+  startUnixSocket,
 } from "../peers/socks.ts";
 
 /** Through one upstream. A cell is what holds for IPv4 and IPv6, or `IPv4 / IPv6`; `–` where there is nothing to try. */
@@ -16,8 +28,6 @@ export interface UpstreamKind {
   /** Programs that must be installed. */
   readonly programs: readonly string[];
   readonly start: (lab: Lab, port: number) => Promise<Peer>;
-  /** Options of `run`. */
-  readonly flags: readonly string[];
   /** The denied destination is one of the proxy's own rules; otherwise one that the proxy's kernel prohibits. */
   readonly hasRule: boolean;
   /** Of its protocol this is the one with bulk transfers of full size, and with many connections at once. */
@@ -61,7 +71,7 @@ export const ENDS: Columns = {
   back: "when it is back",
 };
 
-const PLAIN = { programs: [], flags: [], hasRule: false, isFull: false, because: [] };
+const PLAIN = { programs: [], hasRule: false, isFull: false, because: [] };
 const LOSES_NAMES = "unknown name: the reply is general failure, as for any other trouble";
 
 export const UPSTREAMS: readonly UpstreamKind[] = [
@@ -136,9 +146,128 @@ export const UPSTREAMS: readonly UpstreamKind[] = [
   },
   {
     ...PLAIN,
+    name: "dante, SOCKS4",
+    programs: ["danted"],
+    start: startDanteSocks4,
+    hasRule: true,
+    isFull: true,
+    works: "? | ? | ? | ? | ? | ? | ?",
+    fails: "? | ? | ? | ? | ?",
+    ends: "? | ? | ? | ? | ?",
+  },
+  {
+    ...PLAIN,
+    name: "`ssh -D`, SOCKS4a",
+    programs: ["ssh", "sshd"],
+    start: startSshSocks4,
+    hasRule: true,
+    works: "? | ? | ? | ? | ? | ? | ?",
+    fails: "? | ? | ? | ? | ?",
+    ends: "? | ? | ? | ? | ?",
+  },
+  {
+    ...PLAIN,
+    name: "`tunrelay serve` behind a Unix socket, SOCKS5",
+    programs: ["socat"],
+    start: startUnixSocket,
+    isFull: true,
+    works: "? | ? | ? | ? | ? | ? | ?",
+    fails: "? | ? | ? | ? | ?",
+    ends: "? | ? | ? | ? | ?",
+  },
+  {
+    ...PLAIN,
+    name: "tinyproxy, HTTP with Basic",
+    programs: ["tinyproxy"],
+    start: startTinyproxy,
+    hasRule: true,
+    works: "? | ? | ? | ? | ? | ? | ?",
+    fails: "? | ? | ? | ? | ?",
+    ends: "? | ? | ? | ? | ?",
+  },
+  {
+    ...PLAIN,
+    name: "squid, HTTP with Basic",
+    programs: ["squid"],
+    start: startSquid,
+    hasRule: true,
+    isFull: true,
+    works: "? | ? | ? | ? | ? | ? | ?",
+    fails: "? | ? | ? | ? | ?",
+    ends: "? | ? | ? | ? | ?",
+  },
+  {
+    ...PLAIN,
+    name: "squid, HTTP with Digest",
+    programs: ["squid"],
+    start: startSquidDigest,
+    hasRule: true,
+    works: "? | ? | ? | ? | ? | ? | ?",
+    fails: "? | ? | ? | ? | ?",
+    ends: "? | ? | ? | ? | ?",
+  },
+  {
+    ...PLAIN,
+    name: "squid, HTTPS with client certificate and Basic",
+    programs: ["squid"],
+    start: startSquidTls,
+    hasRule: true,
+    isFull: true,
+    works: "? | ? | ? | ? | ? | ? | ?",
+    fails: "? | ? | ? | ? | ?",
+    ends: "? | ? | ? | ? | ?",
+  },
+  {
+    ...PLAIN,
+    name: "ncat, HTTP with Basic",
+    programs: ["ncat"],
+    start: startNcat,
+    works: "? | ? | ? | ? | ? | ? | ?",
+    fails: "? | ? | ? | ? | ?",
+    ends: "? | ? | ? | ? | ?",
+  },
+  {
+    ...PLAIN,
+    name: "`tunrelay serve`, HTTP with Basic",
+    start: startServeHttp,
+    works: "? | ? | ? | ? | ? | ? | ?",
+    fails: "? | ? | ? | ? | ?",
+    ends: "? | ? | ? | ? | ?",
+  },
+  {
+    ...PLAIN,
+    name: "microsocks, then dante",
+    programs: ["danted", "microsocks"],
+    start: startMicrosocksThenDante,
+    hasRule: true,
+    isFull: true,
+    works: "? | ? | ? | ? | ? | ? | ?",
+    fails: "? | ? | ? | ? | ?",
+    ends: "? | ? | ? | ? | ?",
+  },
+  {
+    ...PLAIN,
+    name: "squid, then `tunrelay serve`",
+    programs: ["squid"],
+    start: startSquidThenServe,
+    works: "? | ? | ? | ? | ? | ? | ?",
+    fails: "? | ? | ? | ? | ?",
+    ends: "? | ? | ? | ? | ?",
+  },
+  {
+    ...PLAIN,
+    name: "dante with SOCKS4, then tinyproxy",
+    programs: ["danted", "tinyproxy"],
+    start: startSocks4ThenTinyproxy,
+    hasRule: true,
+    works: "? | ? | ? | ? | ? | ? | ?",
+    fails: "? | ? | ? | ? | ?",
+    ends: "? | ? | ? | ? | ?",
+  },
+  {
+    ...PLAIN,
     name: "`direct://`",
-    start: async () => ({ urls: ["direct://"], programs: [] }),
-    flags: ["--interface", "inner"],
+    start: async () => noPeer("direct://", ["--interface", "inner"]),
     isFull: true,
     works: "ok | ok | – | ok | kept | kept | ok",
     fails: "ECONNREFUSED | EHOSTUNREACH / ENETUNREACH | ENETUNREACH | EHOSTUNREACH / EACCES | –",
@@ -150,7 +279,7 @@ export const UPSTREAMS: readonly UpstreamKind[] = [
   {
     ...PLAIN,
     name: "`reject://`",
-    start: async () => ({ urls: ["reject://"], programs: [] }),
+    start: async () => noPeer("reject://", []),
     works: "ECONNREFUSED | ECONNREFUSED | – | ECONNREFUSED | – | – | –",
     fails: "ECONNREFUSED | ECONNREFUSED | ECONNREFUSED | ECONNREFUSED | –",
     ends: "– | – | – | – | –",

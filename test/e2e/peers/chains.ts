@@ -10,7 +10,7 @@ type Start = (lab: Lab, port: number) => Promise<Peer>;
 async function startChain(lab: Lab, port: number, starts: readonly [Start, Start]): Promise<Peer> {
   const first = await starts[0](lab, port);
   const second = await starts[1](lab, port + 1);
-  return { urls: [first.urls[0], second.urls[0]], programs: [...first.programs, ...second.programs] };
+  return { ...first, urls: [...first.urls, ...second.urls], programs: [...first.programs, ...second.programs] };
 }
 
 export function startMicrosocksThenDante(lab: Lab, port: number): Promise<Peer> {

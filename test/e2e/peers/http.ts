@@ -1,7 +1,7 @@
 /** HTTP proxies (CONNECT) of others, and our own `serve`. */
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { mkdirSync } from "node:fs";
+import { mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { SERVER } from "../../../src/cli/demo/network.ts";
 import { type Lab, OUTER } from "../harness.ts";
@@ -59,10 +59,16 @@ export function startSquidDigest(lab: Lab, port: number): Promise<Peer> {
 }
 
 /** squid behind TLS with Basic, which also asks for a client's certificate of the test's authority. */
-export function startSquidTls(lab: Lab, port: number): Promise<Peer> {
-  const { ca, serverCert, serverKey } = certificates(lab);
+export async function startSquidTls(lab: Lab, port: number): Promise<Peer> {
+  const { ca, serverCert, serverKey, clientCert, clientKey } = certificates(lab);
   const listen = `https_port ${OUTER[4]}:${port} tls-cert=${serverCert} tls-key=${serverKey} clientca=${ca}`;
-  return startSquidWith(lab, port, basic(lab), listen, "https");
+  const peer = await startSquidWith(lab, port, basic(lab), listen, "https");
+  const read = (file: string): string => readFileSync(file, "utf8");
+  return {
+    ...peer,
+    flags: ["--proxy-ca", ca, "--proxy-cert", clientCert, "--proxy-key", clientKey],
+    options: { tls: { ca: read(ca), cert: read(clientCert), key: read(clientKey) } },
+  };
 }
 
 function basic(lab: Lab): string[] {

@@ -2,6 +2,7 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { PORT, SERVER } from "../../../src/cli/demo/network.ts";
+import type { UpstreamOptions } from "../../../src/proxy/url.ts";
 import { findProgram, type Lab, OUTER, type Program, STREAM_PORT, untilListening } from "../harness.ts";
 
 /** What every peer asks for that asks for a password. */
@@ -30,6 +31,15 @@ export interface Peer {
   /** With user and password where it asks for them; several are a chain. */
   readonly urls: readonly [string, ...string[]];
   readonly programs: readonly Program[];
+  /** Options of `run` that it takes. */
+  readonly flags: readonly string[];
+  /** The same for the library. */
+  readonly options: UpstreamOptions;
+}
+
+/** Upstreams without a proxy. */
+export function noPeer(url: string, flags: readonly string[]): Peer {
+  return { urls: [url], programs: [], flags, options: {} };
 }
 
 /** Ends a proxy at once, with all of its processes. */
@@ -77,5 +87,5 @@ export function writeFile(lab: Lab, name: string, text: string, mode = 0o644): s
 /** The peer, once it listens. */
 export async function ready(program: Program, port: number, scheme: string, credentials = ""): Promise<Peer> {
   await untilListening(OUTER[4], port, program);
-  return { urls: [`${scheme}://${credentials}${OUTER[4]}:${port}`], programs: [program] };
+  return { urls: [`${scheme}://${credentials}${OUTER[4]}:${port}`], programs: [program], flags: [], options: {} };
 }

@@ -153,5 +153,5 @@ export async function startUnixSocket(lab: Lab, port: number): Promise<Peer> {
     if (socat.process.exitCode !== null) throw new Error(`socat ended: ${socat.output}`);
     await pause();
   }
-  return { urls: [`socks5://${CREDENTIALS}${path}`], programs: [socat, ...programs] };
+  return { urls: [`socks5://${CREDENTIALS}${path}`], programs: [socat, ...programs], flags: [], options: {} };
 }
