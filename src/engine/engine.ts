@@ -33,6 +33,7 @@ import type { IpBytes } from "../stack/flow/address.ts";
 import { ChecksumState, ReceiveBatch, Slab } from "../stack/memory/index.ts";
 import { Stack, type StackStats } from "../stack/stack.ts";
 import type { TcpOptions } from "../stack/tcp/options.ts";
+import { StackLimits } from "./stack-limits.ts";
 
 /** Rounds in a turn: bounds how long the event loop's own timers wait. */
 const MAX_ROUNDS = 8;
@@ -106,6 +107,7 @@ export class Engine implements PollSink, SocketSink {
   readonly #stack: Stack;
   readonly #sockets: PolledSockets;
   readonly #limits: DialLimits;
+  readonly #stackLimits: StackLimits;
   readonly #relay: Relay;
   readonly #udp: UdpRelay;
   readonly #batch: ReceiveBatch = new ReceiveBatch();
@@ -148,6 +150,7 @@ export class Engine implements PollSink, SocketSink {
     const connectTimeoutMs = options.connectTimeoutMs ?? 10_000;
     const handshakeTimeoutMs = options.handshakeTimeoutMs ?? 30_000;
     this.#limits = new DialLimits(options.maxDials ?? 4096, logger);
+    this.#stackLimits = new StackLimits(logger);
     const limits = this.#limits;
     const servers = new ServerAddresses(upstream.server, serverAddresses);
     this.#relay = new Relay(this.#sockets, this.#slab, {
@@ -276,6 +279,7 @@ export class Engine implements PollSink, SocketSink {
     let more = true;
     for (let round = 0; more && round < MAX_ROUNDS; round++) more = this.#round(now);
     this.#handleTimeouts(now);
+    this.#stackLimits.look(this.#stack.refused, now);
     if (more) this.#turnSoon();
     this.#arm(now);
   }

@@ -1,14 +1,7 @@
 /** Puts into words which limits of the stack turn flows away: each once, and again when it has been quiet for a while. */
 import { LimitNotice } from "../proxy/limit-notice.ts";
 import type { Logger } from "../proxy/logger.ts";
-
-/** How many flows each limit has turned away since the start. */
-export interface TurnedAway {
-  readonly flows: number;
-  readonly perSource: number;
-  readonly halfOpen: number;
-  readonly memory: number;
-}
+import type { RefusedCounts } from "../stack/tcp/refused.ts";
 
 /** One limit: how often it was met when it was looked at last. */
 class Watch {
@@ -45,7 +38,7 @@ export class StackLimits {
   }
 
   /** Looks at the counters; to be called often, costs nothing while they stand still. */
-  look({ flows, perSource, halfOpen, memory }: TurnedAway, now: number): void {
+  look({ flows, perSource, halfOpen, memory }: RefusedCounts, now: number): void {
     this.#flows.look(flows, now, this.#logger);
     this.#perSource.look(perSource, now, this.#logger);
     this.#halfOpen.look(halfOpen, now, this.#logger);

@@ -285,10 +285,17 @@ export class UdpRelay implements DialOwner<Association> {
     this.#bySlot[slot] = association;
     this.#order.add(slot, words);
     if (this.#nextSweep === Number.POSITIVE_INFINITY) this.#nextSweep = this.#now + SWEEP_MS;
-    if (this.#options.upstream.udp === "direct") association.waiting = null;
+    if (this.#options.upstream.udp === "direct") this.#open(association);
     else this.#dialer.dial(association);
     // It may have been refused at once.
     return this.#bySlot[slot] === association ? association : null;
+  }
+
+  /** Opens the socket of an association without a proxy; without one the client is to learn of it. */
+  #open(association: Association): void {
+    association.waiting = null;
+    const family = association.firstAddress.length === 4 ? 4 : 6;
+    if (this.#directSocket(association, family) < 0) this.#refuse(association, `no UDP socket for IPv${family}`);
   }
 
   #makeRoom(): void {

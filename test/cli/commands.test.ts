@@ -305,7 +305,9 @@ t.test("run: in a namespace of its own", { skip }, async (t) => {
       ],
       { prefix },
     );
-    await running.printed(/ info {2}tunrelay \d+\.\d+\.\d+: t0 \(mtu 1400, .*\) -> socks5:\/\/\.\.\.@127\.0\.0\.1:1080\n/);
+    await running.printed(
+      / info {2}tunrelay \d+\.\d+\.\d+: t0 \(mtu 1400, .*\) -> socks5:\/\/\.\.\.@127\.0\.0\.1:1080\n/,
+    );
     const link = await namespace.run("ip", "-o", "addr", "show", "dev", "t0");
     t.match(link, /198\.18\.0\.1\/15/);
     t.match(link, /fd00:6::1\/64/);

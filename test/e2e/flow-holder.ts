@@ -61,8 +61,12 @@ async function openMany(amount: number, host: string, port: number, source: stri
 
 function echoOne(socket: Socket): Promise<boolean> {
   return new Promise((resolve) => {
-    socket.once("data", () => resolve(true));
-    socket.once("close", () => resolve(false));
+    const closed = (): void => resolve(false);
+    socket.once("close", closed);
+    socket.once("data", () => {
+      socket.off("close", closed);
+      resolve(true);
+    });
     socket.write("x");
   });
 }
