@@ -1,4 +1,4 @@
-// prepack and postpack. Before: builds dist and the addon of this machine, and takes the scripts that only a clone needs
+// prepack and postpack. Before: builds dist and the addon for each architecture, and takes the scripts that only a clone needs
 // out of package.json (npm 12 asks its users about a `prepare` of a dependency). After: puts package.json back.
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -9,7 +9,7 @@ const saved = join(ROOT, ".tunrelay/package.json");
 
 function before() {
   if (runNode(join(ROOT, "scripts/build.mjs"), []) !== 0) return 1;
-  if (runNode(join(ROOT, "scripts/build-native.mjs"), []) !== 0) return 1;
+  if (runNode(join(ROOT, "scripts/prebuilds.mjs"), []) !== 0) return 1;
   mkdirSync(join(ROOT, ".tunrelay"), { recursive: true });
   const text = readFileSync(manifest, "utf8");
   writeFileSync(saved, text);

@@ -25,7 +25,9 @@ export function cachedPackage(name, version, arch = process.arch) {
   mkdirSync(CACHE, { recursive: true });
   // Made beside and renamed: a fetch that was cut off leaves nothing that looks complete.
   const partial = mkdtempSync(join(CACHE, "partial-"));
-  const options = ["--ignore-scripts", "--no-save", "--no-audit", "--no-fund", "--loglevel=error"];
+  // npm refuses another architecture unless it is forced.
+  const force = arch === process.arch ? [] : ["--force"];
+  const options = [...force, "--ignore-scripts", "--no-save", "--no-audit", "--no-fund", "--loglevel=error"];
   const args = ["install", ...options, "--os=linux", `--cpu=${arch}`, "--prefix", partial, `${name}@${version}`];
   const { status, error } = spawnSync("npm", args, { stdio: ["ignore", "ignore", "inherit"], env: environment() });
   if (error !== undefined || status !== 0) {

@@ -364,53 +364,53 @@ export class Engine implements PollSink, SocketSink {
     this.#turn();
   }
 
-  /** @internal */
+  /** @hidden */
   onPoll(token: number, generation: number, events: number): void {
     if (token === DEVICE_TOKEN) this.#deviceReady = true;
     else this.#sockets.dispatch(token, generation, events);
   }
 
-  /** @internal */
+  /** @hidden */
   onConnected(handle: number): void {
     if (this.#relay.has(handle)) this.#relay.onConnected(handle);
     else if (this.#udp.has(handle)) this.#udp.onConnected(handle);
   }
 
-  /** @internal */
+  /** @hidden */
   onData(handle: number, offset: number, length: number): void {
     if (this.#relay.has(handle)) this.#relay.onData(handle, offset, length);
     else if (this.#udp.has(handle)) this.#udp.onData(handle, offset, length);
   }
 
-  /** @internal */
+  /** @hidden */
   onEnd(handle: number): void {
     if (this.#relay.has(handle)) this.#relay.onEnd(handle);
     else if (this.#udp.has(handle)) this.#udp.onEnd(handle);
   }
 
-  /** @internal */
+  /** @hidden */
   onError(handle: number, errno: number): void {
     if (this.#relay.has(handle)) this.#relay.onError(handle, errno);
     else if (this.#udp.has(handle)) this.#udp.onError(handle, errno);
   }
 
-  /** @internal */
+  /** @hidden */
   onSent(handle: number, sent: number, length: number, ended: boolean): void {
     if (this.#relay.has(handle)) this.#relay.onSent(handle, sent, length, ended);
     else if (this.#udp.has(handle)) this.#udp.onSent(handle, sent, length);
   }
 
-  /** @internal */
+  /** @hidden */
   onWritable(handle: number): void {
     if (this.#relay.has(handle)) this.#relay.onWritable(handle);
   }
 
-  /** @internal */
+  /** @hidden */
   onDatagram(handle: number, offset: number, length: number): void {
     if (this.#udp.has(handle)) this.#udp.onDatagram(handle, offset, length);
   }
 
-  /** @internal */
+  /** @hidden */
   onDatagramError(handle: number, errno: number): void {
     if (this.#udp.has(handle)) this.#udp.onDatagramError(handle, errno);
   }

@@ -23,6 +23,8 @@ const PREFIX = "HTTP/";
 /** RFC 9112 §4, as proxies send it: a minor version of any kind, no reason, more white space. */
 const STATUS_LINE = /^HTTP\/1\.\d[ \t]+([1-9]\d\d)(?:[ \t]+(.*))?$/;
 const CHUNK_SIZE = /^([0-9A-Fa-f]{1,8})[ \t]*(?:;.*)?$/;
+/** The parameter of a list member (RFC 8941 §3.1.2); its value is a token. */
+const PROXY_ERROR = /;[ ]*error=([a-z_]{1,64})(?=[ \t]*(?:[;,]|$))/;
 
 /** What `AnswerReader` is at. */
 const Phase = { head: 0, length: 1, chunkSize: 2, chunk: 3, chunkEnd: 4, trailers: 5 } as const;
@@ -47,6 +49,8 @@ export class AnswerReader {
   phrase = "";
   /** Values of the Proxy-Authenticate fields, in order. */
   challenges: string[] = [];
+  /** RFC 9209 §2.1.1: the `error` that the proxy nearest to the destination gives in Proxy-Status; empty without. */
+  proxyError = "";
   /** After `bad`: what is wrong, as the rest of a sentence that begins with the proxy. */
   problem = "";
   /** After any call: offset behind the last byte taken. */
@@ -82,6 +86,7 @@ export class AnswerReader {
     this.status = 0;
     this.phrase = "";
     this.challenges = [];
+    this.proxyError = "";
     this.#persists = false;
     this.#contentLength = -1;
     this.#isChunked = false;
@@ -156,6 +161,10 @@ export class AnswerReader {
     switch (field.slice(0, colon).trimEnd().toLowerCase()) {
       case "proxy-authenticate":
         this.challenges.push(value);
+        return;
+      case "proxy-status":
+        // §2: the list grows at its end from proxy to proxy, so that the first error is the one that happened.
+        this.proxyError ||= PROXY_ERROR.exec(value)?.[1] ?? "";
         return;
       case "content-length":
         this.#onContentLength(value);

@@ -101,7 +101,9 @@ class HttpConnectHandshake implements Handshake {
     if (status === 407) return this.#onChallenge(bytes, end);
     // Meant for origin servers (RFC 9110 §15.5.2), but it is what tinyproxy says to a wrong password.
     if (status === 401 && this.#used !== null) return this.#fail(Refusal.proxyFault, WRONG_PASSWORD);
-    return this.#fail(refusalOfStatus(status), `HTTP proxy answered ${describe(status, this.#answer.phrase)}`);
+    const { phrase, proxyError } = this.#answer;
+    const why = proxyError === "" ? "" : ` (${proxyError})`;
+    return this.#fail(refusalOfAnswer(status, proxyError), `HTTP proxy answered ${describe(status, phrase)}${why}`);
   }
 
   /** RFC 9110 §15.5.8: the proxy wants credentials, or others. */
@@ -157,6 +159,28 @@ class HttpConnectHandshake implements Handshake {
     this.reason = reason;
     return HandshakeStep.failed;
   }
+}
+
+/**
+ * RFC 9209 §2.3: what the errors mean that a proxy may meet on its way to a destination. Where nothing stands here, the
+ * status alone says what it says.
+ */
+const PROXY_ERRORS: ReadonlyMap<string, Refusal> = new Map([
+  ["connection_refused", Refusal.refused],
+  ["connection_terminated", Refusal.refused],
+  ["connection_timeout", Refusal.hostUnreachable],
+  ["destination_ip_unroutable", Refusal.hostUnreachable],
+  ["destination_not_found", Refusal.hostUnreachable],
+  ["destination_unavailable", Refusal.hostUnreachable],
+  ["dns_error", Refusal.hostUnreachable],
+  ["dns_timeout", Refusal.hostUnreachable],
+  ["destination_ip_prohibited", Refusal.prohibited],
+  ["http_request_denied", Refusal.prohibited],
+]);
+
+/** What an answer other than 2xx and 407 means for the flow: Proxy-Status tells more than a status does. */
+function refusalOfAnswer(status: number, proxyError: string): Refusal {
+  return PROXY_ERRORS.get(proxyError) ?? refusalOfStatus(status);
 }
 
 /** What a status other than 2xx and 407 means for the flow (the table of docs/upstreams.md). */

@@ -251,19 +251,19 @@ export class Relay implements DialOwner<TcpFlow> {
     if (this.#earlyAccept && flow.tag >= 0) flow.accept();
   }
 
-  /** @internal */
+  /** @hidden */
   handshake(flow: TcpFlow, together: boolean): Handshake | null {
     const { address: host, port } = flow.local;
     return this.#upstream.connect({ host, port }, together);
   }
 
-  /** @internal */
+  /** @hidden */
   destination(flow: TcpFlow): ServerPlace {
     const { address: target, port } = flow.local;
     return { target, port };
   }
 
-  /** @internal */
+  /** @hidden */
   onHandle(flow: TcpFlow, handle: number): void {
     const old = flow.tag;
     if (old >= 0) {
@@ -278,7 +278,7 @@ export class Relay implements DialOwner<TcpFlow> {
     this.#records?.enter(handle);
   }
 
-  /** @internal */
+  /** @hidden */
   onRefused(flow: TcpFlow, refusal: Refusal, reason: string): void {
     this.#refused++;
     if (refusal === Refusal.proxyFault) this.#logger.warn(reason);
@@ -288,7 +288,7 @@ export class Relay implements DialOwner<TcpFlow> {
     this.#turnAway(flow, refusal, reason === "" ? refusal : reason);
   }
 
-  /** @internal */
+  /** @hidden */
   onTurnedAway(flow: TcpFlow, reason: string): void {
     this.#refused++;
     this.#turnAway(flow, Refusal.failed, reason);
@@ -331,7 +331,7 @@ export class Relay implements DialOwner<TcpFlow> {
     if (consumed >= 0 && consumed < length) this.#toClient(handle, offset + consumed, length - consumed);
   }
 
-  /** @internal */
+  /** @hidden */
   onOpen(flow: TcpFlow, handle: number): void {
     this.#set(handle, OPEN);
     if (this.#nextSweep === Number.POSITIVE_INFINITY) this.#nextSweep = this.#now + this.#sweepMs;

@@ -315,29 +315,29 @@ export class UdpRelay implements DialOwner<Association> {
     this.#byHandle[handle] = association;
   }
 
-  /** @internal */
+  /** @hidden */
   handshake(): Handshake | null {
     return this.#options.upstream.associate();
   }
 
-  /** @internal */
+  /** @hidden */
   destination(): ServerPlace {
     throw new Error("UDP without a proxy is not dialled");
   }
 
-  /** @internal */
+  /** @hidden */
   onHandle(association: Association, handle: number): void {
     if (association.control >= 0) this.#byHandle[association.control] = null;
     association.control = handle;
     if (handle >= 0) this.#setHandle(handle, association);
   }
 
-  /** @internal */
+  /** @hidden */
   onTurnedAway(association: Association, reason: string): void {
     this.#refuse(association, reason);
   }
 
-  /** @internal */
+  /** @hidden */
   onRefused(association: Association, refusal: Refusal, reason: string): void {
     const { upstream, logger } = this.#options;
     if (refusal === Refusal.proxyFault) {
@@ -374,7 +374,7 @@ export class UdpRelay implements DialOwner<Association> {
     if (this.#isDialling(handle)) this.#dialer.onSent(handle, sent, length);
   }
 
-  /** @internal The proxy has granted the association. */
+  /** @hidden The proxy has granted the association. */
   onOpen(association: Association, control: number, handshake: Handshake | null): void {
     this.#hasWorked = true;
     const { upstream } = this.#options;

@@ -117,7 +117,7 @@ export async function tryFailures({ client }: Stage, kind: UpstreamKind, peer: P
 /** As many curls at once as wait for each other: the server answers none before all are there. */
 export async function tryMany({ lab }: Stage): Promise<string> {
   const url = streamUrl(4, `/barrier/${MANY}`);
-  const script = 'for i in $(seq "$1"); do curl -qsS --noproxy "*" "$0" & done; wait';
+  const script = 'for i in $(seq "$1"); do curl -qsS -m 60 --noproxy "*" "$0" & done; wait';
   const { stdout, stderr } = await lab.inClient("sh", ["-c", script, url, `${MANY}`]);
   return stdout === "passed\n".repeat(MANY) ? "ok" : `${stdout.split("\n").length - 1} answers: ${stderr}`;
 }

@@ -32,6 +32,8 @@ export interface UpstreamKind {
   readonly hasRule: boolean;
   /** Of its protocol this is the one with bulk transfers of full size, and with many connections at once. */
   readonly isFull: boolean;
+  /** It takes connections one by one, and too slowly for many at once. */
+  readonly isSlow: boolean;
   /** By {@link WORKS}. */
   readonly works: string;
   /** By {@link FAILS}. */
@@ -71,7 +73,7 @@ export const ENDS: Columns = {
   back: "when it is back",
 };
 
-const PLAIN = { programs: [], hasRule: false, isFull: false, because: [] };
+const PLAIN = { programs: [], hasRule: false, isFull: false, isSlow: false, because: [] };
 const LOSES_NAMES = "unknown name: the reply is general failure, as for any other trouble";
 
 export const UPSTREAMS: readonly UpstreamKind[] = [
@@ -151,9 +153,11 @@ export const UPSTREAMS: readonly UpstreamKind[] = [
     start: startDanteSocks4,
     hasRule: true,
     isFull: true,
-    works: "? | ? | ? | ? | ? | ? | ?",
-    fails: "? | ? | ? | ? | ?",
-    ends: "? | ? | ? | ? | ?",
+    works: "ok | ENETUNREACH | ECONNREFUSED | ECONNREFUSED | kept | kept | ok",
+    fails:
+      "ECONNREFUSED / ENETUNREACH | ECONNREFUSED / ENETUNREACH | ECONNREFUSED / ENETUNREACH | ECONNREFUSED / ENETUNREACH | ECONNREFUSED",
+    ends: "– | ECONNRESET | FIN | ECONNREFUSED | ok",
+    because: ["SOCKS4 has IPv4 only, no names with dante, no UDP, and one reply (91) for all failures"],
   },
   {
     ...PLAIN,
@@ -161,9 +165,11 @@ export const UPSTREAMS: readonly UpstreamKind[] = [
     programs: ["ssh", "sshd"],
     start: startSshSocks4,
     hasRule: true,
-    works: "? | ? | ? | ? | ? | ? | ?",
-    fails: "? | ? | ? | ? | ?",
-    ends: "? | ? | ? | ? | ?",
+    works: "ok | ENETUNREACH | ok | ECONNREFUSED | kept | kept | ok",
+    fails:
+      "ECONNREFUSED / ENETUNREACH | ECONNREFUSED / ENETUNREACH | ECONNREFUSED / ENETUNREACH | ECONNREFUSED / ENETUNREACH | ECONNREFUSED",
+    ends: "– | ECONNRESET | FIN | ECONNREFUSED | ok",
+    because: ["SOCKS4a has IPv4 and names only, no UDP", "all failures: it closes the connection without a reply"],
   },
   {
     ...PLAIN,
@@ -171,9 +177,12 @@ export const UPSTREAMS: readonly UpstreamKind[] = [
     programs: ["socat"],
     start: startUnixSocket,
     isFull: true,
-    works: "? | ? | ? | ? | ? | ? | ?",
-    fails: "? | ? | ? | ? | ?",
-    ends: "? | ? | ? | ? | ?",
+    works: "ok | ok | ok | silence | kept | kept | ok",
+    fails: "ECONNREFUSED | EHOSTUNREACH | ENETUNREACH | EHOSTUNREACH / EACCES | EHOSTUNREACH",
+    ends: "ECONNREFUSED | ECONNRESET | FIN | ECONNREFUSED | ok",
+    because: [
+      "UDP: `serve` takes datagrams only from the address that asked for them, which is that of the socat between",
+    ],
   },
   {
     ...PLAIN,
@@ -181,9 +190,14 @@ export const UPSTREAMS: readonly UpstreamKind[] = [
     programs: ["tinyproxy"],
     start: startTinyproxy,
     hasRule: true,
-    works: "? | ? | ? | ? | ? | ? | ?",
-    fails: "? | ? | ? | ? | ?",
-    ends: "? | ? | ? | ? | ?",
+    works: "ok | ok | ok | ECONNREFUSED | lost | kept | ok",
+    fails: "ECONNREFUSED | ECONNREFUSED | ECONNREFUSED | EHOSTUNREACH / EACCES | ECONNREFUSED",
+    ends: "ECONNREFUSED | ECONNRESET | FIN | ECONNREFUSED | ok",
+    because: [
+      "UDP: CONNECT has none",
+      "client ends first: it closes both directions",
+      "all failures but denied: it answers 500",
+    ],
   },
   {
     ...PLAIN,
@@ -192,9 +206,14 @@ export const UPSTREAMS: readonly UpstreamKind[] = [
     start: startSquid,
     hasRule: true,
     isFull: true,
-    works: "? | ? | ? | ? | ? | ? | ?",
-    fails: "? | ? | ? | ? | ?",
-    ends: "? | ? | ? | ? | ?",
+    works: "ok | ok | ok | ECONNREFUSED | lost | lost | ok",
+    fails: "ECONNREFUSED | ECONNREFUSED | ECONNREFUSED | EHOSTUNREACH / EACCES | ECONNREFUSED",
+    ends: "ECONNREFUSED | ECONNRESET | FIN | ECONNREFUSED | ok",
+    because: [
+      "UDP: CONNECT has none",
+      "half-closes: it closes both directions when either has ended",
+      "all failures but denied: it answers 503",
+    ],
   },
   {
     ...PLAIN,
@@ -202,37 +221,46 @@ export const UPSTREAMS: readonly UpstreamKind[] = [
     programs: ["squid"],
     start: startSquidDigest,
     hasRule: true,
-    works: "? | ? | ? | ? | ? | ? | ?",
-    fails: "? | ? | ? | ? | ?",
-    ends: "? | ? | ? | ? | ?",
+    works: "ok | ok | ok | ECONNREFUSED | lost | lost | ok",
+    fails: "ECONNREFUSED | ECONNREFUSED | ECONNREFUSED | EHOSTUNREACH / EACCES | ECONNREFUSED",
+    ends: "ECONNREFUSED | ECONNRESET | FIN | ECONNREFUSED | ok",
+    because: ["as above"],
   },
   {
     ...PLAIN,
-    name: "squid, HTTPS with client certificate and Basic",
-    programs: ["squid"],
+    name: "squid behind socat, HTTPS with client certificate and Basic",
+    programs: ["squid", "socat"],
+    isSlow: true,
     start: startSquidTls,
     hasRule: true,
     isFull: true,
-    works: "? | ? | ? | ? | ? | ? | ?",
-    fails: "? | ? | ? | ? | ?",
-    ends: "? | ? | ? | ? | ?",
+    works: "ok | ok | ok | ECONNREFUSED | lost | lost | ok",
+    fails: "ECONNREFUSED | ECONNREFUSED | ECONNREFUSED | EHOSTUNREACH / EACCES | ECONNREFUSED",
+    ends: "ECONNREFUSED | ECONNRESET | FIN | ECONNREFUSED | ok",
+    because: ["as above"],
   },
   {
     ...PLAIN,
     name: "ncat, HTTP with Basic",
     programs: ["ncat"],
     start: startNcat,
-    works: "? | ? | ? | ? | ? | ? | ?",
-    fails: "? | ? | ? | ? | ?",
-    ends: "? | ? | ? | ? | ?",
+    works: "ok | ok | ok | ECONNREFUSED | lost | lost | ok",
+    fails: "EHOSTUNREACH | EHOSTUNREACH | EHOSTUNREACH | EHOSTUNREACH | EHOSTUNREACH",
+    ends: "ECONNREFUSED | ECONNRESET | FIN | ECONNREFUSED | ok",
+    because: [
+      "UDP: CONNECT has none",
+      "half-closes: it closes both directions when either has ended",
+      "all failures: it answers 504",
+    ],
   },
   {
     ...PLAIN,
     name: "`tunrelay serve`, HTTP with Basic",
     start: startServeHttp,
-    works: "? | ? | ? | ? | ? | ? | ?",
-    fails: "? | ? | ? | ? | ?",
-    ends: "? | ? | ? | ? | ?",
+    works: "ok | ok | ok | ECONNREFUSED | kept | kept | ok",
+    fails: "ECONNREFUSED | EHOSTUNREACH | EHOSTUNREACH | EHOSTUNREACH / EACCES | EHOSTUNREACH",
+    ends: "ECONNREFUSED | ECONNRESET | FIN | ECONNREFUSED | ok",
+    because: ["UDP: CONNECT has none", "network unreachable: Proxy-Status has one error for host and network"],
   },
   {
     ...PLAIN,
@@ -241,18 +269,20 @@ export const UPSTREAMS: readonly UpstreamKind[] = [
     start: startMicrosocksThenDante,
     hasRule: true,
     isFull: true,
-    works: "? | ? | ? | ? | ? | ? | ?",
-    fails: "? | ? | ? | ? | ?",
-    ends: "? | ? | ? | ? | ?",
+    works: "ok | ok | ok | ECONNREFUSED | lost | lost | ok",
+    fails: "ECONNREFUSED | EHOSTUNREACH | ENETUNREACH | EHOSTUNREACH / EACCES | EHOSTUNREACH",
+    ends: "ECONNREFUSED | ECONNRESET | FIN | ECONNREFUSED | ok",
+    because: ["UDP: chains have none", "half-closes: as with microsocks"],
   },
   {
     ...PLAIN,
     name: "squid, then `tunrelay serve`",
     programs: ["squid"],
     start: startSquidThenServe,
-    works: "? | ? | ? | ? | ? | ? | ?",
-    fails: "? | ? | ? | ? | ?",
-    ends: "? | ? | ? | ? | ?",
+    works: "ok | ok | ok | ECONNREFUSED | lost | lost | ok",
+    fails: "ECONNREFUSED | EHOSTUNREACH | ENETUNREACH | EHOSTUNREACH / EACCES | EHOSTUNREACH",
+    ends: "ECONNREFUSED | ECONNRESET | FIN | ECONNREFUSED | ok",
+    because: ["UDP: chains have none", "half-closes: as with squid"],
   },
   {
     ...PLAIN,
@@ -260,9 +290,10 @@ export const UPSTREAMS: readonly UpstreamKind[] = [
     programs: ["danted", "tinyproxy"],
     start: startSocks4ThenTinyproxy,
     hasRule: true,
-    works: "? | ? | ? | ? | ? | ? | ?",
-    fails: "? | ? | ? | ? | ?",
-    ends: "? | ? | ? | ? | ?",
+    works: "ok | ok | ok | ECONNREFUSED | lost | lost | ok",
+    fails: "ECONNREFUSED | ECONNREFUSED | ECONNREFUSED | EHOSTUNREACH / EACCES | ECONNREFUSED",
+    ends: "ECONNREFUSED | ECONNRESET | FIN | ECONNREFUSED | ok",
+    because: ["UDP: chains have none", "the rest: as with tinyproxy"],
   },
   {
     ...PLAIN,

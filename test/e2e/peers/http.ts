@@ -1,7 +1,7 @@
 /** HTTP proxies (CONNECT) of others, and our own `serve`. */
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { mkdirSync, readFileSync } from "node:fs";
+import { chmodSync, mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { SERVER } from "../../../src/cli/demo/network.ts";
 import { type Lab, OUTER } from "../harness.ts";
@@ -58,14 +58,18 @@ export function startSquidDigest(lab: Lab, port: number): Promise<Peer> {
   return startSquidWith(lab, port, auth, `http_port ${OUTER[4]}:${port}`, "http");
 }
 
-/** squid behind TLS with Basic, which also asks for a client's certificate of the test's authority. */
+/** squid with Basic behind a socat that speaks TLS and asks for a certificate of the test's authority. */
 export async function startSquidTls(lab: Lab, port: number): Promise<Peer> {
   const { ca, serverCert, serverKey, clientCert, clientKey } = certificates(lab);
-  const listen = `https_port ${OUTER[4]}:${port} tls-cert=${serverCert} tls-key=${serverKey} clientca=${ca}`;
-  const peer = await startSquidWith(lab, port, basic(lab), listen, "https");
+  const squid = await startSquid(lab, port + 1);
+  const tls = `cert=${serverCert},key=${serverKey},cafile=${ca},verify=1`;
+  const listen = `OPENSSL-LISTEN:${port},bind=${OUTER[4]},fork,reuseaddr,backlog=1024,${tls}`;
+  const socat = launch(lab, "socat", [listen, `TCP:${OUTER[4]}:${port + 1}`]);
+  const peer = await ready(socat, port, "https", CREDENTIALS);
   const read = (file: string): string => readFileSync(file, "utf8");
   return {
     ...peer,
+    programs: [socat, ...squid.programs],
     flags: ["--proxy-ca", ca, "--proxy-cert", clientCert, "--proxy-key", clientKey],
     options: { tls: { ca: read(ca), cert: read(clientCert), key: read(clientKey) } },
   };
@@ -90,6 +94,7 @@ function startSquidWith(
 ): Promise<Peer> {
   const directory = join(lab.directory, `squid-${port}`);
   mkdirSync(directory, { recursive: true, mode: 0o777 });
+  chmodSync(lab.directory, 0o711);
   const config = [
     listen,
     ...auth,
@@ -109,8 +114,8 @@ function startSquidWith(
     `dns_nameservers ${SERVER[4]}`,
     "visible_hostname squid.test",
     "max_filedescriptors 4096",
-    // The lab's network is no secret place.
-    "cache_effective_user root",
+    // It refuses to be root.
+    "cache_effective_user proxy",
     "",
   ];
   const file = writeFile(lab, `squid-${port}.conf`, config.join("\n"));

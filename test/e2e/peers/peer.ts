@@ -55,7 +55,9 @@ export interface Bind {
 
 // The shell stays: it is process 1 of the peer's PID namespace, so that whatever the peer has started ends with it, and
 // unlike the peer it keeps its user, and with that the signal that tells it of its parent's end.
-const SCRIPT = 'while [ "$1" != -- ]; do mount --bind "$1" "$2" || exit; shift 2; done; shift; "$@" & wait $!';
+// A shared memory of its own: squid leaves files there when it is killed, and does not start when it finds them.
+const SCRIPT =
+  'mount -t tmpfs shm /dev/shm || exit; while [ "$1" != -- ]; do mount --bind "$1" "$2" || exit; shift 2; done; shift; "$@" & wait $!';
 
 /**
  * Starts a proxy in a mount and a PID namespace of its own, where {@link KNOWN_NAME} is known and every other name is

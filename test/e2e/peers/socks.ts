@@ -1,6 +1,6 @@
 /** SOCKS proxies of others, and our own `serve`. */
 import { execFileSync } from "node:child_process";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { SHIM } from "../../cli/command.ts";
 import { type Lab, OUTER, pause, untilListening } from "../harness.ts";
@@ -147,8 +147,15 @@ async function startSshAs(lab: Lab, port: number, scheme: string): Promise<Peer>
 export async function startUnixSocket(lab: Lab, port: number): Promise<Peer> {
   const { programs } = await startServe(lab, port);
   const path = join(lab.directory, "socks5");
+  // What a killed one left would look like one that listens.
+  rmSync(path, { force: true });
   // -t: how long the second half of a half-closed connection may last, s.
-  const socat = launch(lab, "socat", ["-t", "300", `UNIX-LISTEN:${path},fork,unlink-early`, `TCP:${OUTER[4]}:${port}`]);
+  const socat = launch(lab, "socat", [
+    "-t",
+    "300",
+    `UNIX-LISTEN:${path},fork,unlink-early,backlog=1024`,
+    `TCP:${OUTER[4]}:${port}`,
+  ]);
   while (!existsSync(path)) {
     if (socat.process.exitCode !== null) throw new Error(`socat ended: ${socat.output}`);
     await pause();
