@@ -8,7 +8,7 @@ import { type Stage, tryFailures, tryKill, tryMany, tryTraffic } from "./matrix/
 import type { MatrixClient } from "./matrix/client-process.ts";
 import { type Cells, expectedOf, renderTable } from "./matrix/document.ts";
 import { startTransferServers } from "./matrix/servers.ts";
-import { ENDS, FAILS, UPSTREAMS, type UpstreamKind, WORKS } from "./matrix/upstreams.ts";
+import { BY_CHANCE, ENDS, FAILS, UPSTREAMS, type UpstreamKind, WORKS } from "./matrix/upstreams.ts";
 import { kill, PASSWORD } from "./peers/peer.ts";
 import { Remote } from "./stress/remote.ts";
 
@@ -43,7 +43,11 @@ for (const [i, kind] of UPSTREAMS.entries()) {
     const cells = await tryUpstream(t, stage, kind, FIRST_PORT + PORTS_EACH * i);
     seen.set(kind.name, cells);
     const expected = expectedOf(kind);
-    for (const column of Object.keys(expected)) t.equal(cells[column] ?? "–", expected[column], column);
+    for (const [column, wanted] of Object.entries(expected)) {
+      const cell = cells[column] ?? "–";
+      if (wanted === BY_CHANCE) t.match(cell, /^(kept|lost)$/, column);
+      else t.equal(cell, wanted, column);
+    }
   });
 }
 

@@ -22,6 +22,9 @@ import {
   startUnixSocket,
 } from "../peers/socks.ts";
 
+/** In a cell: `kept` or `lost`, as it happens. */
+export const BY_CHANCE = "by chance";
+
 /** Through one upstream. A cell is what holds for IPv4 and IPv6, or `IPv4 / IPv6`; `–` where there is nothing to try. */
 export interface UpstreamKind {
   readonly name: string;
@@ -103,12 +106,12 @@ export const UPSTREAMS: readonly UpstreamKind[] = [
     name: "microsocks, SOCKS5",
     programs: ["microsocks"],
     start: startMicrosocks,
-    works: "ok | ok | ok | ECONNREFUSED | lost | kept | ok",
+    works: "ok | ok | ok | ECONNREFUSED | lost | by chance | ok",
     fails: "ECONNREFUSED | EHOSTUNREACH | ENETUNREACH | ECONNREFUSED | ECONNREFUSED",
     ends: "ECONNREFUSED | ECONNRESET | FIN | ECONNREFUSED | ok",
     because: [
       "UDP: it has no UDP ASSOCIATE",
-      "client ends first: it closes both directions when either has ended",
+      "half-closes: it closes both directions when either has ended, and what is under way then may still arrive",
       "denied: it has no rules, and calls a destination that its kernel prohibits a general failure",
       LOSES_NAMES,
     ],
@@ -118,7 +121,7 @@ export const UPSTREAMS: readonly UpstreamKind[] = [
     name: "microsocks, SOCKS5 without password",
     programs: ["microsocks"],
     start: startOpenMicrosocks,
-    works: "ok | ok | ok | ECONNREFUSED | lost | kept | ok",
+    works: "ok | ok | ok | ECONNREFUSED | lost | by chance | ok",
     fails: "ECONNREFUSED | EHOSTUNREACH | ENETUNREACH | ECONNREFUSED | ECONNREFUSED",
     ends: "– | ECONNRESET | FIN | ECONNREFUSED | ok",
     because: ["as above"],
@@ -190,14 +193,10 @@ export const UPSTREAMS: readonly UpstreamKind[] = [
     programs: ["tinyproxy"],
     start: startTinyproxy,
     hasRule: true,
-    works: "ok | ok | ok | ECONNREFUSED | lost | kept | ok",
+    works: "ok | ok | ok | ECONNREFUSED | lost | by chance | ok",
     fails: "ECONNREFUSED | ECONNREFUSED | ECONNREFUSED | EHOSTUNREACH / EACCES | ECONNREFUSED",
     ends: "ECONNREFUSED | ECONNRESET | FIN | ECONNREFUSED | ok",
-    because: [
-      "UDP: CONNECT has none",
-      "client ends first: it closes both directions",
-      "all failures but denied: it answers 500",
-    ],
+    because: ["UDP: CONNECT has none", "half-closes: as with microsocks", "all failures but denied: it answers 500"],
   },
   {
     ...PLAIN,
@@ -206,14 +205,10 @@ export const UPSTREAMS: readonly UpstreamKind[] = [
     start: startSquid,
     hasRule: true,
     isFull: true,
-    works: "ok | ok | ok | ECONNREFUSED | lost | lost | ok",
+    works: "ok | ok | ok | ECONNREFUSED | lost | by chance | ok",
     fails: "ECONNREFUSED | ECONNREFUSED | ECONNREFUSED | EHOSTUNREACH / EACCES | ECONNREFUSED",
     ends: "ECONNREFUSED | ECONNRESET | FIN | ECONNREFUSED | ok",
-    because: [
-      "UDP: CONNECT has none",
-      "half-closes: it closes both directions when either has ended",
-      "all failures but denied: it answers 503",
-    ],
+    because: ["UDP: CONNECT has none", "half-closes: as with microsocks", "all failures but denied: it answers 503"],
   },
   {
     ...PLAIN,
@@ -221,7 +216,7 @@ export const UPSTREAMS: readonly UpstreamKind[] = [
     programs: ["squid"],
     start: startSquidDigest,
     hasRule: true,
-    works: "ok | ok | ok | ECONNREFUSED | lost | lost | ok",
+    works: "ok | ok | ok | ECONNREFUSED | lost | by chance | ok",
     fails: "ECONNREFUSED | ECONNREFUSED | ECONNREFUSED | EHOSTUNREACH / EACCES | ECONNREFUSED",
     ends: "ECONNREFUSED | ECONNRESET | FIN | ECONNREFUSED | ok",
     because: ["as above"],
@@ -234,7 +229,7 @@ export const UPSTREAMS: readonly UpstreamKind[] = [
     start: startSquidTls,
     hasRule: true,
     isFull: true,
-    works: "ok | ok | ok | ECONNREFUSED | lost | lost | ok",
+    works: "ok | ok | ok | ECONNREFUSED | lost | by chance | ok",
     fails: "ECONNREFUSED | ECONNREFUSED | ECONNREFUSED | EHOSTUNREACH / EACCES | ECONNREFUSED",
     ends: "ECONNREFUSED | ECONNRESET | FIN | ECONNREFUSED | ok",
     because: ["as above"],
@@ -244,14 +239,10 @@ export const UPSTREAMS: readonly UpstreamKind[] = [
     name: "ncat, HTTP with Basic",
     programs: ["ncat"],
     start: startNcat,
-    works: "ok | ok | ok | ECONNREFUSED | lost | lost | ok",
+    works: "ok | ok | ok | ECONNREFUSED | lost | by chance | ok",
     fails: "EHOSTUNREACH | EHOSTUNREACH | EHOSTUNREACH | EHOSTUNREACH | EHOSTUNREACH",
     ends: "ECONNREFUSED | ECONNRESET | FIN | ECONNREFUSED | ok",
-    because: [
-      "UDP: CONNECT has none",
-      "half-closes: it closes both directions when either has ended",
-      "all failures: it answers 504",
-    ],
+    because: ["UDP: CONNECT has none", "half-closes: as with microsocks", "all failures: it answers 504"],
   },
   {
     ...PLAIN,
@@ -269,7 +260,7 @@ export const UPSTREAMS: readonly UpstreamKind[] = [
     start: startMicrosocksThenDante,
     hasRule: true,
     isFull: true,
-    works: "ok | ok | ok | ECONNREFUSED | lost | lost | ok",
+    works: "ok | ok | ok | ECONNREFUSED | lost | by chance | ok",
     fails: "ECONNREFUSED | EHOSTUNREACH | ENETUNREACH | EHOSTUNREACH / EACCES | EHOSTUNREACH",
     ends: "ECONNREFUSED | ECONNRESET | FIN | ECONNREFUSED | ok",
     because: ["UDP: chains have none", "half-closes: as with microsocks"],
@@ -279,7 +270,7 @@ export const UPSTREAMS: readonly UpstreamKind[] = [
     name: "squid, then `tunrelay serve`",
     programs: ["squid"],
     start: startSquidThenServe,
-    works: "ok | ok | ok | ECONNREFUSED | lost | lost | ok",
+    works: "ok | ok | ok | ECONNREFUSED | lost | by chance | ok",
     fails: "ECONNREFUSED | EHOSTUNREACH | ENETUNREACH | EHOSTUNREACH / EACCES | EHOSTUNREACH",
     ends: "ECONNREFUSED | ECONNRESET | FIN | ECONNREFUSED | ok",
     because: ["UDP: chains have none", "half-closes: as with squid"],
@@ -290,7 +281,7 @@ export const UPSTREAMS: readonly UpstreamKind[] = [
     programs: ["danted", "tinyproxy"],
     start: startSocks4ThenTinyproxy,
     hasRule: true,
-    works: "ok | ok | ok | ECONNREFUSED | lost | lost | ok",
+    works: "ok | ok | ok | ECONNREFUSED | lost | by chance | ok",
     fails: "ECONNREFUSED | ECONNREFUSED | ECONNREFUSED | EHOSTUNREACH / EACCES | ECONNREFUSED",
     ends: "ECONNREFUSED | ECONNRESET | FIN | ECONNREFUSED | ok",
     because: ["UDP: chains have none", "the rest: as with tinyproxy"],

@@ -70,3 +70,42 @@ function connectOnce(version: IpVersion, ending: Ending): Promise<string> {
     });
   });
 }
+
+/** Connections that say nothing, until they are let go. */
+export class Held {
+  readonly #sockets: Socket[] = [];
+
+  /** Opens `count` connections, both versions in turn, a few at a time; each has exchanged a byte. */
+  async open(count: number, parallel: number): Promise<void> {
+    let started = 0;
+    const worker = async (): Promise<void> => {
+      while (started < count) this.#sockets.push(await openHeld(started++ % 2 === 0 ? 4 : 6));
+    };
+    await Promise.all(Array.from({ length: parallel }, worker));
+  }
+
+  /** Ends each and waits for the server to do so, too; returns how many ended in order. */
+  async close(): Promise<number> {
+    const ended = this.#sockets.splice(0).map(
+      (socket) =>
+        new Promise<boolean>((resolve) => {
+          socket.once("end", () => resolve(true));
+          socket.once("error", () => resolve(false));
+          socket.end();
+        }),
+    );
+    return (await Promise.all(ended)).filter(Boolean).length;
+  }
+}
+
+function openHeld(version: IpVersion): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = connect({ host: SERVER[version], port: CHURN_PORT });
+    socket.once("error", reject);
+    socket.once("data", () => {
+      socket.off("error", reject);
+      resolve(socket);
+    });
+    socket.write(Ending.clientFirst);
+  });
+}

@@ -3,7 +3,7 @@ import { execFile } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { setLink, setUpInterface } from "../../../src/host/interface.ts";
 import { type Addon, isAddonProblem, loadAddon } from "../../../src/io/addon.ts";
-import { type ChurnOptions, type ChurnResult, churn } from "./churn.ts";
+import { type ChurnOptions, type ChurnResult, churn, Held } from "./churn.ts";
 import { type EchoOptions, type EchoResult, echo } from "./echo.ts";
 import { CLIENT_CIDRS, type IpVersion } from "./network.ts";
 import { answerCalls } from "./remote.ts";
@@ -34,6 +34,10 @@ export interface ClientMethods {
   /** Resets all slow flows. */
   resetSlow(): Promise<void>;
   churn(options: ChurnOptions): Promise<ChurnResult>;
+  /** Opens connections that are idle from then on. */
+  hold(count: number, parallel: number): Promise<void>;
+  /** Ends them; returns how many ended in order. */
+  release(): Promise<number>;
   echo(options: EchoOptions): Promise<EchoResult>;
   /** Counters of this namespace's kernel, such as `Tcp.InCsumErrors` and `Udp6InCsumErrors`. */
   counters(): Record<string, number>;
@@ -69,6 +73,7 @@ function readCounters(): Record<string, number> {
 }
 
 const slowFlows = new SlowFlows();
+const held = new Held();
 
 answerCalls<ClientMethods>({
   setUp(name, mtu) {
@@ -91,6 +96,8 @@ answerCalls<ClientMethods>({
   finishSlow: () => slowFlows.finish(),
   resetSlow: () => slowFlows.reset(),
   churn,
+  hold: (count, parallel) => held.open(count, parallel),
+  release: () => held.close(),
   echo,
   counters: readCounters,
   writeFile: (path, text) => writeFileSync(path, text),
