@@ -41,6 +41,14 @@ export interface DemoFlags extends LogFlags {
   readonly json?: boolean;
 }
 
+/** Options of `tunrelay doctor` as they were written. */
+export interface DoctorFlags {
+  readonly json?: boolean;
+}
+
+/** Memory for packets without `--max-memory`. */
+export const DEFAULT_MAX_MEMORY = "256M";
+
 /** How a command ended. */
 export type Finish = (exitCode: number) => void;
 
@@ -71,6 +79,7 @@ export function buildProgram(finish: Finish): Command {
   addRun(program, finish);
   addServe(program, finish);
   addDemo(program, finish);
+  addDoctor(program, finish);
   return program;
 }
 
@@ -109,7 +118,7 @@ function addRun(program: Command, finish: Finish): void {
     .option("--max-dials <number>", "connections that wait for the upstream at a time", "4096")
     .option("--max-half-open <number>", "connections that wait for the client at a time", "1024")
     .option("--max-udp <number>", "UDP clients at a time", "4096")
-    .option("--max-memory <size>", "memory for packets and what is buffered", "256M")
+    .option("--max-memory <size>", "memory for packets and what is buffered", DEFAULT_MAX_MEMORY)
     .option("--early-accept", "answer a connection before the upstream has connected")
     .option("--drain <duration>", "time for open flows after SIGINT or SIGTERM", "1s")
     .option(LOGLEVEL, LOGLEVEL_TEXT, "info")
@@ -150,4 +159,15 @@ function addDemo(program: Command, finish: Finish): void {
     .option(LOGLEVEL, LOGLEVEL_TEXT, "warn")
     .option(LOG_FORMAT, LOG_FORMAT_TEXT, "human")
     .action(async (flags: DemoFlags) => finish(await (await import("./demo/demo.ts")).runDemo(flags)));
+}
+
+function addDoctor(program: Command, finish: Finish): void {
+  program
+    .command("doctor")
+    .summary("what this machine lacks for run, and what helps")
+    .description(
+      "Looks at everything that `run` needs, by trying it, and changes nothing. Each finding has a cause and a remedy.",
+    )
+    .option("--json", "print the findings as JSON")
+    .action(async (flags: DoctorFlags) => finish((await import("./doctor.ts")).doctor(flags)));
 }

@@ -1,7 +1,7 @@
 /** Options of `tunrelay run`: everything that was written, checked before anything is made. */
 import type { EngineOptions } from "../engine/engine.ts";
+import { readDescriptors } from "../host/descriptors.ts";
 import type { Upstream } from "../proxy/upstream.ts";
-import { readDescriptors } from "./descriptors.ts";
 import type { LogOptions } from "./log.ts";
 import type { RunFlags } from "./program.ts";
 import { readProxyOptions } from "./secrets.ts";
@@ -24,7 +24,7 @@ const DAY_MS = 24 * 60 * MINUTE_MS;
 /** What the stack's tables take. */
 const MAX_COUNT = 1 << 24;
 /** Flows at a time without `--max-flows`. */
-const DEFAULT_MAX_FLOWS = 65_536;
+export const DEFAULT_MAX_FLOWS = 65_536;
 /** UDP clients need two descriptors each, and a block of memory holds the order of all. */
 const MAX_UDP = 1 << 20;
 const MIB = 1 << 20;
@@ -32,7 +32,7 @@ const MIB = 1 << 20;
 const MIN_MEMORY = 8 * MIB;
 const MAX_MEMORY = 2047 * MIB;
 /** Open files kept for the device, the poller, look-ups and a few more. */
-const SPARE_DESCRIPTORS = 32;
+export const SPARE_DESCRIPTORS = 32;
 /** A peer that is asked by keep-alive is given up after so many questions without an answer, */
 const KEEP_ALIVE_PROBES = 5;
 /** and is asked again so soon, ms, or after the time of silence when that is shorter. */

@@ -1,9 +1,10 @@
 /** `tunrelay serve`: the embedded proxy on one or more addresses. */
+
+import { readDescriptors } from "../host/descriptors.ts";
 import { DEFAULT_MAX_CONNECTIONS, maxConnectionsWithin } from "../proxy/server/capacity.ts";
 import { ProxyServer } from "../proxy/server/server.ts";
 import { formatEndpoint, parseAddress } from "../stack/flow/address.ts";
 import { badValue, CliError } from "./cli-error.ts";
-import { readDescriptors } from "./descriptors.ts";
 import { ExitCode } from "./exit-codes.ts";
 import { type LineLogger, openLogger } from "./log.ts";
 import { print } from "./print.ts";

@@ -196,6 +196,8 @@ export interface Addon {
 export interface AddonProblem {
   /** One line: cause and remedy. */
   readonly problem: string;
+  readonly cause: string;
+  readonly remedy: string;
 }
 
 /** Bits of `tunOpen` (linux/if_tun.h). */
@@ -299,26 +301,37 @@ export function isAddonProblem(addon: Addon | AddonProblem): addon is AddonProbl
   return "problem" in addon;
 }
 
+/** The file that {@link loadAddon} loads. */
+export function addonFile(): string {
+  const { TUNRELAY_ADDON: override = "" } = process.env;
+  return override !== "" ? override : join(packageRoot(), "prebuilds", `linux-${process.arch}`, "tunrelay.node");
+}
+
+function addonProblem(cause: string, remedy: string): AddonProblem {
+  return { problem: `${cause}; ${remedy}`, cause, remedy };
+}
+
 function load(): Addon | AddonProblem {
   if (process.platform !== "linux") {
-    return { problem: `The native addon needs Linux, this is ${process.platform}; TUN devices cannot be used here` };
+    const cause = `The native addon needs Linux, this is ${process.platform}`;
+    return addonProblem(cause, "TUN devices cannot be used here");
   }
   const { TUNRELAY_ADDON: override = "" } = process.env;
-  const file = override !== "" ? override : join(packageRoot(), "prebuilds", `linux-${process.arch}`, "tunrelay.node");
+  const file = addonFile();
   const remedy = override !== "" ? "correct or unset TUNRELAY_ADDON" : "run `npm run build:native` in a clone";
-  if (!existsSync(file)) return { problem: `The native addon is missing: no file ${file}; ${remedy}` };
+  if (!existsSync(file)) return addonProblem(`The native addon is missing: no file ${file}`, remedy);
   const module = { exports: {} };
   try {
     // Not require(), which would run a file of another kind as a script.
     process.dlopen(module, file);
   } catch (error) {
     const cause = error instanceof Error ? error.message.split("\n", 1)[0] : String(error);
-    return { problem: `The native addon cannot be loaded: ${cause}; ${remedy}` };
+    return addonProblem(`The native addon cannot be loaded: ${cause}`, remedy);
   }
   const addon = module.exports as Addon;
   const abi: unknown = typeof addon.abi === "function" ? addon.abi() : undefined;
   if (abi !== ADDON_ABI) {
-    return { problem: `The native addon ${file} has interface ${abi}, expected ${ADDON_ABI}; ${remedy}` };
+    return addonProblem(`The native addon ${file} has interface ${abi}, expected ${ADDON_ABI}`, remedy);
   }
   return addon;
 }

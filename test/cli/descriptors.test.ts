@@ -1,7 +1,7 @@
 /** `serve` with few open files: who is let in is served, who is not is told so. */
 import { once } from "node:events";
 import t from "tap";
-import { readDescriptors } from "../../src/cli/descriptors.ts";
+import { readDescriptors } from "../../src/host/descriptors.ts";
 import { maxConnectionsWithin, surplusOf } from "../../src/proxy/server/capacity.ts";
 import { type Client, listen, openTunnel, portOf } from "../proxy/sockets.ts";
 import { Running, SHIM } from "./command.ts";
