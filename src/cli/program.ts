@@ -87,7 +87,9 @@ function addRun(program: Command, finish: Finish): void {
   program
     .command("run")
     .summary("make a TUN device and relay what is routed into it")
-    .description("Makes a TUN device and relays TCP and UDP that is routed into it. Ends with SIGINT or SIGTERM.")
+    .description(
+      "Makes a TUN device and relays TCP and UDP that is routed into it. Ends with SIGINT or SIGTERM. What the machine lacks for it, `tunrelay doctor` says.",
+    )
     .addOption(
       new Option(
         "-p, --proxy <url>",

@@ -144,7 +144,10 @@ function openError(name: string, errno: number): DeviceError {
         `Device name "${name}" was refused by the kernel (EINVAL): the name is not valid, or an interface of another kind has it`,
       );
     default:
-      return new DeviceError("DEVICE_FAILED", `Cannot make TUN device "${name}": ${errnoName(-errno)}`);
+      return new DeviceError(
+        "DEVICE_FAILED",
+        `Cannot make TUN device "${name}": ${errnoName(-errno)}; "tunrelay doctor" looks for the cause`,
+      );
   }
 }
 

@@ -38,7 +38,7 @@ export function lookAtRights(examination: Examination): Verdict {
     }
     const cause =
       has === true
-        ? "CAP_NET_ADMIN is not of the user namespace that owns this network namespace (EPERM)"
+        ? "CAP_NET_ADMIN is held in another user namespace than the one that owns this network namespace (EPERM)"
         : `User ${machine.euid} has no CAP_NET_ADMIN (EPERM)`;
     const remedy =
       has === true ? `make both at once (unshare --user --net), or ${remedyFor(examination)}` : remedyFor(examination);
