@@ -7,22 +7,27 @@
  * transmit queue) the packets, `nextTimeout()` the instant at which `handleTimeout` is wanted.
  *
  * What is held: packet memory is the slab's, whose size is the limit of all buffers; flows are limited by `maxFlows` and
- * `maxFlowsPerSource`, handshakes by `synBacklog`, TIME-WAIT by `maxTimeWait`, datagrams by one batch. After `close()` nothing is armed and
+ * `maxFlowsPerSource`, handshakes by `synBacklog`, TIME-WAIT by `maxTimeWait`, datagrams by one batch, fragments as
+ * ip/reassembly says. After `close()` nothing is armed and
  * nothing is held.
  *
  * ```
- *  receive ──> ip/input ──> tcp ──> flow (connection.ts) ──> nextReady()
- *                  │ ├────> udp ──> inbox
- *                  │ └────> icmp (echo) ──┐
- *                  v                      v
- *                drops     sendPending ──> ip/output ──> transmit queue ──> transmit()
+ *  receive ──> ip/input ──────────> tcp ──> flow (connection.ts) ──> nextReady()
+ *               │  │  ^  └────────> udp ──> inbox
+ *               │  v  │   └───────> icmp (echo, errors) ──┐
+ *               │ reassembly                              v
+ *               v                          sendPending ──> ip/output ──> transmit queue ──> transmit()
+ *             drops (and their ICMP errors) ──────────────^
  * ```
  */
 import { DatagramResult, type FlowStack } from "./flow/flow.ts";
-import { receiveIcmp } from "./ip/echo.ts";
+import { walkExtensionHeaders } from "./ip/extension-headers.ts";
 import { IcmpErrors } from "./ip/icmp-error.ts";
+import { receiveIcmp } from "./ip/icmp-input.ts";
+import { IcmpQuote } from "./ip/icmp-quote.ts";
 import { parseIp } from "./ip/input.ts";
 import { IpOutput, type OutputOffload } from "./ip/output.ts";
+import { FragmentResult, Reassembly } from "./ip/reassembly.ts";
 import { InputBlock } from "./memory/input-block.ts";
 import { BLOCK_BYTES, Slab } from "./memory/slab.ts";
 import { TransmitQueue } from "./memory/transmit-queue.ts";
@@ -30,6 +35,7 @@ import type { TcpConnection } from "./tcp/connection.ts";
 import { TcpContext } from "./tcp/context.ts";
 import { segmentBeforeAccept, segmentInTimeWait, segmentWithoutFlow } from "./tcp/listen.ts";
 import type { TcpOptions } from "./tcp/options.ts";
+import { onPathMtu } from "./tcp/path-mtu.ts";
 import type { RefusedCounts } from "./tcp/refused.ts";
 import { segmentArrives } from "./tcp/segment-arrives.ts";
 import { sendPending } from "./tcp/send.ts";
@@ -70,6 +76,8 @@ export interface StackStats {
   /** Bytes in send, receive and reassembly queues. */
   readonly bytesBuffered: number;
   readonly blocks: { readonly total: number; readonly free: number };
+  /** Datagrams that wait for more of their fragments, and the packet memory that they hold. */
+  readonly fragments: { readonly datagrams: number; readonly bytes: number };
   /** Deadlines that are set. */
   readonly timersArmed: number;
   /** Always zero unless the stack is wrong. */
@@ -90,6 +98,8 @@ export class Stack implements FlowStack {
   readonly #input: InputBlock;
   readonly #output: IpOutput;
   readonly #icmpErrors: IcmpErrors;
+  readonly #reassembly: Reassembly;
+  readonly #quote: IcmpQuote = new IcmpQuote();
   readonly #tcp: TcpContext;
   readonly #drops: Float64Array = new Float64Array(DROP_NAMES.length);
   readonly #packet: IpPacket = new IpPacket();
@@ -110,8 +120,9 @@ export class Stack implements FlowStack {
     this.queue = new TransmitQueue(this.slab);
     this.inbox = new DatagramInbox(this.slab);
     this.#input = new InputBlock(this.slab, 0);
-    this.#output = new IpOutput(this.queue, mtu, options.offload ?? NO_OFFLOAD);
-    this.#icmpErrors = new IcmpErrors(this.#output);
+    this.#output = new IpOutput(this.queue, mtu, options.offload ?? NO_OFFLOAD, options.random);
+    this.#icmpErrors = new IcmpErrors(this.#output, options.random);
+    this.#reassembly = new Reassembly(this.slab, this.#icmpErrors, options.random(), this.#drops);
     this.#tcp = new TcpContext(
       this.slab,
       this.#output,
@@ -150,23 +161,50 @@ export class Stack implements FlowStack {
     this.#tcp.now = now;
     const packet = this.#packet;
     const drop = parseIp(this.slab, start, end, packet);
-    if (drop !== Drop.none) return this.#drop(drop);
+    if (drop !== Drop.none) return this.#dropPacket(packet, drop);
     // RFC 8200 §5: IPv6 needs links that take 1280 bytes; below that our segments would not fit.
     if (packet.version === 6 && this.#output.mtu < IPV6_MIN_MTU) return this.#drop(Drop.ipVersion);
+    if (packet.isFragment) return this.#receiveFragment(packet);
     packet.checksumTrusted = checksumTrusted;
     packet.segmentSize = segmentSize;
+    return this.#receiveWhole(packet);
+  }
+
+  #receiveFragment(packet: IpPacket): boolean {
+    const result = this.#reassembly.receive(packet, this.#tcp.now);
+    if (result === FragmentResult.held) return true;
+    if (result === FragmentResult.dropped) {
+      this.#tellSender(packet);
+      return false;
+    }
+    // What stood behind the fragment header of IPv6 may be more headers.
+    const drop = packet.version === 6 ? walkExtensionHeaders(this.slab, packet, false) : Drop.none;
+    const taken = drop === Drop.none ? this.#receiveWhole(packet) : this.#dropPacket(packet, drop);
+    this.#reassembly.settle();
+    return taken;
+  }
+
+  /** Takes a packet that is no fragment, or is one no more. */
+  #receiveWhole(packet: IpPacket): boolean {
     switch (packet.protocol) {
       case Protocol.tcp:
         return this.#receiveTcp(packet);
       case Protocol.udp:
         return this.#receiveUdp(packet);
-      case Protocol.icmp:
-        return packet.version === 4 ? this.#receiveIcmp(packet) : this.#drop(Drop.ipProtocol);
-      case Protocol.icmpv6:
-        return packet.version === 6 ? this.#receiveIcmp(packet) : this.#drop(Drop.ipProtocol);
       default:
-        return this.#drop(Drop.ipProtocol);
+        return this.#receiveIcmp(packet);
     }
+  }
+
+  /** Drops a packet, and tells its sender when `errorType` says so. */
+  #dropPacket(packet: IpPacket, reason: Drop): boolean {
+    this.#tellSender(packet);
+    return this.#drop(reason);
+  }
+
+  #tellSender(packet: IpPacket): void {
+    if (packet.errorType < 0 || (packet.version === 6 && this.#output.mtu < IPV6_MIN_MTU)) return;
+    if (this.#icmpErrors.sendAbout(packet, this.#tcp.now)) this.#drop(Drop.icmpRateLimit);
   }
 
   #drop(reason: Drop): boolean {
@@ -175,7 +213,9 @@ export class Stack implements FlowStack {
   }
 
   #receiveIcmp(packet: IpPacket): boolean {
-    const drop = receiveIcmp(this.#output, packet);
+    const quote = this.#quote;
+    let drop = receiveIcmp(this.#output, packet, quote, this.#tcp.now);
+    if (quote.mtu > 0) drop = onPathMtu(this.#tcp, quote.words, quote.ports, quote.seq, quote.mtu);
     return drop === Drop.none || this.#drop(drop);
   }
 
@@ -251,11 +291,12 @@ export class Stack implements FlowStack {
   handleTimeout(now: number): void {
     this.#tcp.now = now;
     expireTimers(this.#tcp);
+    this.#reassembly.handleTimeout(now);
   }
 
   /** When `handleTimeout` is wanted, ms; `Infinity` when nothing is armed. May be early, never late. */
   nextTimeout(): number {
-    return Math.min(this.#tcp.timers.next(), this.#tcp.timeWait.nextExpiry);
+    return Math.min(this.#tcp.timers.next(), this.#tcp.timeWait.nextExpiry, this.#reassembly.nextTimeout());
   }
 
   /** Tells the stack the time before calls on flows that are not caused by a packet or a timer. */
@@ -328,7 +369,8 @@ export class Stack implements FlowStack {
       this.#drop(Drop.closed);
       return DatagramResult.sent;
     }
-    const result = sendDatagram(this.#output, words, local, localPort, remote, remotePort, offset, length);
+    const { now } = this.#tcp;
+    const result = sendDatagram(this.#output, words, local, localPort, remote, remotePort, offset, length, now);
     if (result === DatagramResult.tooBig) this.#drop(Drop.udpLength);
     return result;
   }
@@ -347,7 +389,7 @@ export class Stack implements FlowStack {
     now: number,
   ): boolean {
     if (this.#closed) return this.#drop(Drop.closed);
-    if (!this.#icmpErrors.allow(now)) return this.#drop(Drop.icmpRateLimit);
+    if (!this.#icmpErrors.allow(now, words, remote)) return this.#drop(Drop.icmpRateLimit);
     const isIpv4 = words[local + 2] === 0xffff && words[local] === 0 && words[local + 1] === 0;
     return this.#icmpErrors.send(
       Unreachable.port,
@@ -393,6 +435,7 @@ export class Stack implements FlowStack {
     tcp.starved.length = 0;
     for (const tcb of tcp.unread) tcp.discardReceived(tcb);
     this.inbox.clear();
+    this.#reassembly.close();
     this.queue.close();
     this.#input.close();
     this.slab.trim();
@@ -435,7 +478,8 @@ export class Stack implements FlowStack {
       refused: { ...tcp.refused },
       bytesBuffered: tcp.bytesBuffered,
       blocks: { total: this.slab.blocks, free: this.slab.available },
-      timersArmed: tcp.timers.armed + tcp.timeWait.size,
+      fragments: { datagrams: this.#reassembly.size, bytes: this.#reassembly.heldBytes },
+      timersArmed: tcp.timers.armed + tcp.timeWait.size + this.#reassembly.size,
       impossibleTransitions: tcp.impossibleTransitions,
     };
   }

@@ -244,17 +244,84 @@ export interface Packet {
   readonly icmp?: { type: number; code: number; rest: number; data: Uint8Array };
   /** When it left, ms of virtual time. */
   at: number;
+  /** The IP packets that it came in, when there were several. */
+  fragments?: Fragment[];
+}
+
+/** One fragment of a datagram that the stack sent. */
+export interface Fragment {
+  readonly key: string;
+  readonly id: number;
+  readonly offset: number;
+  readonly more: boolean;
+  readonly bytes: Uint8Array;
+  readonly data: Uint8Array;
 }
 
 function demand(condition: boolean, text: string): asserts condition {
   if (!condition) throw new Error(`bad packet from the stack: ${text}`);
 }
 
+/** The fragment that a packet is, or null; its IP header is checked. */
+export function dissectFragment(bytes: Uint8Array): Fragment | null {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const isIpv4 = (bytes[0] as number) >>> 4 === 4;
+  if (isIpv4 ? (view.getUint16(6) & 0x3fff) === 0 : bytes[6] !== 44) return null;
+  const data = bytes.subarray(isIpv4 ? 20 : 48);
+  let id: number;
+  let offset: number;
+  let more: boolean;
+  if (isIpv4) {
+    demand(bytes[0] === 0x45 && view.getUint16(2) === bytes.length, "header of a fragment");
+    demand(plainSum(bytes.subarray(0, 20)) === 0xffff, "IPv4 header checksum of a fragment");
+    demand((view.getUint16(6) & 0xc000) === 0, "DF in a fragment");
+    id = view.getUint16(4);
+    demand(id !== 0, "identification 0 in a fragment");
+    offset = (view.getUint16(6) & 0x1fff) * 8;
+    more = (view.getUint16(6) & 0x2000) !== 0;
+  } else {
+    demand(view.getUint16(4) === bytes.length - 40, "payload length of a fragment");
+    demand((view.getUint16(42) & 6) === 0 && bytes[41] === 0, "reserved bits of a fragment header");
+    id = view.getUint32(44);
+    offset = view.getUint16(42) & 0xfff8;
+    more = (view.getUint16(42) & 1) !== 0;
+  }
+  demand(data.length > 0 && (!more || data.length % 8 === 0), `${data.length} bytes in a fragment`);
+  const key = `${isIpv4 ? `${bytes[9]} ${bytes.slice(12, 20)}` : bytes.slice(8, 40)} ${id}`;
+  return { key, id, offset, more, bytes, data };
+}
+
+/** The packet that fragments make when they are put together, in any order; null while one is missing. */
+export function joinFragments(fragments: readonly Fragment[]): Uint8Array | null {
+  const sorted = [...fragments].sort((a, b) => a.offset - b.offset);
+  let end = 0;
+  for (const { offset, data } of sorted) {
+    if (offset !== end) return null;
+    end += data.length;
+  }
+  const [first] = sorted;
+  if (first === undefined || sorted[sorted.length - 1]?.more) return null;
+  const isIpv4 = (first.bytes[0] as number) >>> 4 === 4;
+  const header = first.bytes.slice(0, isIpv4 ? 20 : 40);
+  const view = new DataView(header.buffer);
+  if (isIpv4) {
+    view.setUint16(2, 20 + end);
+    view.setUint16(6, 0);
+    view.setUint16(10, 0);
+    view.setUint16(10, complement(plainSum(header)));
+  } else {
+    header[6] = first.bytes[40] as number;
+    view.setUint16(4, end);
+  }
+  return join(header, ...sorted.map(({ data }) => data));
+}
+
 /**
  * Takes a packet of the stack apart and checks everything in it that can be right or wrong.
  * @param seeded whether the device is to complete the TCP or UDP checksum: then the field holds the pseudo-header's sum
+ * @param joined whether it was put together of fragments
  */
-export function dissect(bytes: Uint8Array, seeded = false): Packet {
+export function dissect(bytes: Uint8Array, seeded = false, joined = false): Packet {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   const family = (bytes[0] as number) >>> 4;
   demand(family === 4 || family === 6, `IP version ${family}`);
@@ -266,9 +333,11 @@ export function dissect(bytes: Uint8Array, seeded = false): Packet {
     demand(bytes[0] === 0x45, `IHL ${(bytes[0] as number) & 15}`);
     demand(view.getUint16(2) === bytes.length, `total length ${view.getUint16(2)} of ${bytes.length} bytes`);
     demand(plainSum(bytes.subarray(0, 20)) === 0xffff, "IPv4 header checksum");
-    demand(view.getUint16(6) === 0x4000, "DF is not set, or it is a fragment");
     demand((bytes[8] as number) === 64, `TTL ${bytes[8]}`);
     protocol = bytes[9] as number;
+    // RFC 6864 §4: what may be cut on the way has an identification.
+    if (protocol === 1 || joined) demand(view.getUint16(6) === 0 && view.getUint16(4) !== 0, "ICMP with DF, or no id");
+    else demand(view.getUint16(6) === 0x4000 && view.getUint16(4) === 0, "DF is not set, or an id is");
     source = bytes.slice(12, 16);
     destination = bytes.slice(16, 20);
     l4 = bytes.subarray(20);
@@ -425,6 +494,9 @@ export class Kit {
   readonly #available: number;
   readonly #seeded: boolean;
   readonly #manual: boolean;
+  readonly #mtu: number;
+  /** Fragments of the stack whose datagrams are not complete. */
+  readonly #fragments: Map<string, Fragment[]> = new Map();
   /** Virtual time, ms. */
   now = 1000;
   /** Packets that left and were not looked at. */
@@ -444,6 +516,7 @@ export class Kit {
     this.#available = this.slab.available;
     this.#seeded = options.offload?.checksum ?? false;
     this.#manual = options.manual ?? false;
+    this.#mtu = options.mtu ?? 1500;
     const iss = this.iss;
     this.stack = new Stack({
       random: seededRandom(options.seed ?? 1),
@@ -491,6 +564,13 @@ export class Kit {
         const bytes = new Uint8Array(queue.packetLength(i));
         queue.copyPacket(i, bytes);
         const seeded = this.#seeded && (queue.checksumStart[i] as number) > 0;
+        const fragment = dissectFragment(bytes);
+        if (fragment !== null) {
+          demand(bytes.length <= this.#mtu, `a fragment of ${bytes.length} bytes`);
+          demand(!seeded && queue.segmentSize[i] === 0, "offload on a fragment");
+          this.#addFragment(fragment);
+          continue;
+        }
         const packet = dissect(bytes, seeded);
         packet.at = this.now;
         this.segmentSizes.set(packet, queue.segmentSize[i] as number);
@@ -498,6 +578,16 @@ export class Kit {
       }
       queue.clear();
     }
+  }
+
+  #addFragment(fragment: Fragment): void {
+    const fragments = this.#fragments.get(fragment.key) ?? [];
+    fragments.push(fragment);
+    this.#fragments.set(fragment.key, fragments);
+    const bytes = joinFragments(fragments);
+    if (bytes === null) return;
+    this.#fragments.delete(fragment.key);
+    this.out.push({ ...dissect(bytes, false, true), at: this.now, fragments });
   }
 
   /** Runs timers until `until` ms, or until a packet leaves when `stopAtPacket`. */
@@ -535,10 +625,11 @@ export class Kit {
     };
     demandZero("impossibleTransitions", stats.impossibleTransitions);
     if (Object.keys(stats.flows).length === 0) {
-      demandZero("timersArmed without flows", stats.timersArmed);
+      demandZero("timersArmed without flows and fragments", stats.timersArmed - stats.fragments.datagrams);
       const unread = this.flows.reduce((sum, flow) => sum + flow.readable, 0);
       demandZero("bytesBuffered beyond what is unread", stats.bytesBuffered - unread);
     }
+    demandZero("fragments that belong to nothing", this.#fragments.size);
     this.stack.close();
     const closed = this.stack.stats();
     demandZero("timersArmed after close()", closed.timersArmed);

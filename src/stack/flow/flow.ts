@@ -108,7 +108,7 @@ export const DatagramResult = {
   sent: 0,
   /** The transmit queue is full: write it, then try again. */
   full: 1,
-  /** Larger than the MTU. */
+  /** Larger than IP carries, or than the transmit queue takes in fragments of the device's MTU. */
   tooBig: 2,
 } as const;
 export type DatagramResult = (typeof DatagramResult)[keyof typeof DatagramResult];

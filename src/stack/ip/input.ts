@@ -1,23 +1,47 @@
 /** From raw bytes to a parsed IP packet that may be looked at: versions, lengths, and addresses nobody should use. */
 import type { Memory } from "../memory/slab.ts";
 import { Drop } from "../wire/drop.ts";
-import { type IpPacket, isMapped } from "../wire/ip.ts";
+import { ICMP_CODES, ICMP_UNREACHABLE, Unreachable } from "../wire/icmp.ts";
+import { type IpPacket, isMapped, Protocol } from "../wire/ip.ts";
 import { parseIpv4 } from "../wire/ipv4.ts";
 import { parseIpv6 } from "../wire/ipv6.ts";
+import { checkFirstFragment, walkExtensionHeaders } from "./extension-headers.ts";
 
-/** Parses and checks the packet at bytes [start, end). */
+/**
+ * Parses and checks the packet at bytes [start, end). Afterwards `payload` and `protocol` are those of TCP, UDP or ICMP,
+ * or of a fragment. When the sender of a dropped packet is to be told, `errorType` says what.
+ */
 export function parseIp(memory: Memory, start: number, end: number, packet: IpPacket): Drop {
+  packet.errorType = -1;
   if (end <= start) return Drop.ipTruncated;
   const version = memory.view.getUint8(start) >>> 4;
   if (version === 4) {
-    const drop = parseIpv4(memory, start, end, packet);
-    return drop === Drop.none ? checkIpv4Addresses(packet.source3, packet.destination3) : drop;
+    let drop = parseIpv4(memory, start, end, packet);
+    if (drop === Drop.none) drop = checkIpv4Addresses(packet.source3, packet.destination3);
+    return drop === Drop.none ? checkIpv4Protocol(packet) : drop;
   }
   if (version === 6) {
-    const drop = parseIpv6(memory, start, end, packet);
-    return drop === Drop.none ? checkIpv6Addresses(packet) : drop;
+    let drop = parseIpv6(memory, start, end, packet);
+    if (drop === Drop.none) drop = checkIpv6Addresses(packet);
+    if (drop !== Drop.none) return drop;
+    const { protocol } = packet;
+    if (protocol === Protocol.tcp || protocol === Protocol.udp || protocol === Protocol.icmpv6) return Drop.none;
+    drop = walkExtensionHeaders(memory, packet, true);
+    if (drop === Drop.none && packet.isFragment && packet.fragmentOffset === 0) {
+      drop = checkFirstFragment(memory, packet);
+    }
+    return drop;
   }
   return Drop.ipVersion;
+}
+
+/** RFC 1122 §3.2.2.1: protocol unreachable for what is not supported. Of fragments the first one asks for it. */
+function checkIpv4Protocol(packet: IpPacket): Drop {
+  const { protocol } = packet;
+  if (protocol === Protocol.tcp || protocol === Protocol.udp || protocol === Protocol.icmp) return Drop.none;
+  packet.errorType = ICMP_UNREACHABLE;
+  packet.errorCode = ICMP_CODES[Unreachable.protocol] as number;
+  return Drop.ipProtocol;
 }
 
 /** RFC 1122 §3.2.1.3, RFC 6890: 0/8, 127/8, multicast and class E are no sources; what is sent to them is not ours. */

@@ -5,8 +5,10 @@ import { MAX_INLINE_BYTES, type TransmitQueue } from "../memory/transmit-queue.t
 import { checksum, fold, sumBytes } from "../wire/checksum.ts";
 import { ICMP_CHECKSUM } from "../wire/icmp.ts";
 import { addressSum, pseudoHeaderLengthSum } from "../wire/ip.ts";
-import { emitIpv4, IPV4_HEADER_LEN } from "../wire/ipv4.ts";
+import { emitIpv4, IPV4_HEADER_LEN, Ipv4Fragment } from "../wire/ipv4.ts";
 import { emitIpv6, emitIpv6Addresses, IPV6_HEADER_LEN } from "../wire/ipv6.ts";
+import { Identifications } from "./identification.ts";
+import { PathMtus } from "./path-mtu.ts";
 
 /** What the device does for written packets. */
 export interface OutputOffload {
@@ -28,12 +30,16 @@ export class IpOutput {
   readonly offload: OutputOffload;
   /** Largest IP packet on the device, bytes. */
   readonly mtu: number;
+  readonly pathMtus: PathMtus;
+  readonly identifications: Identifications;
 
-  constructor(queue: TransmitQueue, mtu: number, offload: OutputOffload) {
+  constructor(queue: TransmitQueue, mtu: number, offload: OutputOffload, random: () => number) {
     this.slab = queue.slab;
     this.queue = queue;
     this.mtu = mtu;
     this.offload = offload;
+    this.pathMtus = new PathMtus(random());
+    this.identifications = new Identifications(random);
   }
 
   /** Length of the IP header in front of the flow's segments. */
@@ -42,7 +48,8 @@ export class IpOutput {
   }
 
   /**
-   * Writes the IP header at `at` from big-endian address words; IPv4 addresses are in mapped form.
+   * Writes the IP header at `at` from big-endian address words; IPv4 addresses are in mapped form. Routers may not cut
+   * the packet.
    * @param source index of the four source words in `words`
    * @param payloadLength bytes behind the IP header
    */
@@ -62,6 +69,8 @@ export class IpOutput {
         IPV4_HEADER_LEN + payloadLength,
         protocol,
         0,
+        0,
+        Ipv4Fragment.never,
         words[source + 3] as number,
         words[destination + 3] as number,
       );
@@ -127,7 +136,7 @@ export class IpOutput {
 
   /**
    * Sends an ICMP or ICMPv6 message whose first eight bytes and copied data stand at `bodyAt`..; everything is complete,
-   * because devices do not finish ICMP checksums.
+   * because devices do not finish ICMP checksums. Routers may cut it: who is told something does not look for its MTU.
    * @param body offset of the message in the slab, behind room for the IP header at `at`
    */
   finishIcmp(
@@ -143,7 +152,21 @@ export class IpOutput {
     destination: number,
   ): void {
     const length = bodyEnd - body + payloadLength;
-    this.writeHeader(at, isIpv4, protocol, length, words, source, destination);
+    if (isIpv4) {
+      emitIpv4(
+        this.slab,
+        at,
+        IPV4_HEADER_LEN + length,
+        protocol,
+        0,
+        this.identifications.next16(),
+        Ipv4Fragment.allowed,
+        words[source + 3] as number,
+        words[destination + 3] as number,
+      );
+    } else {
+      this.writeHeader(at, isIpv4, protocol, length, words, source, destination);
+    }
     if (payloadLength > 0) this.queue.addPayload(payloadOffset, payloadLength);
     this.queue.end(bodyEnd - at, bodyEnd - at, 0, 0, 0);
     let sum = this.#sumPieces(this.queue.count - 1, body - at);

@@ -68,6 +68,20 @@ export class TransmitQueue {
     );
   }
 
+  /** Whether `packets` more with one payload reference each fit. */
+  hasRoomFor(packets: number): boolean {
+    return (
+      this.count + packets <= QUEUE_PACKETS &&
+      this.#headerAt + packets * (HEADROOM + HEADER_ROOM) <= this.#headers + BLOCK_BYTES &&
+      (this.#wordAt << 2) + packets * 20 + 8 * MAX_PAYLOAD_REFS <= this.#words + BLOCK_BYTES
+    );
+  }
+
+  /** Where the IP header of the next packet goes. */
+  get nextHeader(): number {
+    return this.#headerAt + HEADROOM;
+  }
+
   /** Begins a packet and returns the slab offset where its IP header goes. Call only after `hasRoom()`. */
   begin(): number {
     this.#pieceCountAt = this.#wordAt;

@@ -162,9 +162,9 @@ export class TcpConnection implements TcpFlow {
   #sendUnreachable(reason: Unreachable): boolean {
     const ctx = this.#ctx;
     const tcb = this.#tcb;
-    if (!ctx.icmpErrors.allow(ctx.now)) return false;
     const at = ctx.keyAt(tcb.slot);
     const { keys } = ctx.table;
+    if (!ctx.icmpErrors.allow(ctx.now, keys, at + KEY_REMOTE)) return false;
     return ctx.icmpErrors.send(
       reason,
       tcb.isIpv4,

@@ -70,8 +70,9 @@ function announce(ctx: TcpContext, packet: IpPacket, seg: TcpSegment): void {
   tcb.rcvNxt = seqAdd(seg.seq, 1);
   tcb.rcvAdv = tcb.rcvNxt;
   const announced = seg.mss === 0 ? (isIpv4 ? DEFAULT_MSS_IPV4 : DEFAULT_MSS_IPV6) : Math.max(MIN_MSS, seg.mss);
-  // MUST-16: no larger than the device takes either.
-  tcb.smss = Math.min(announced, ctx.output.mtu - (isIpv4 ? 40 : 60));
+  // MUST-16: no larger than the device and the way to the client take either.
+  const mtu = ctx.output.pathMtus.to(ctx.key, KEY_REMOTE, ctx.output.mtu, ctx.now);
+  tcb.smss = Math.min(announced, mtu - (isIpv4 ? 40 : 60));
   if (seg.windowShift >= 0 && settings.windowShift >= 0) {
     tcb.windowScaling = true;
     tcb.sndShift = seg.windowShift;

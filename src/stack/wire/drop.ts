@@ -36,6 +36,18 @@ export const Drop = {
   closed: 33,
   tcpSourceLimit: 34,
   tcpHalfOpenLimit: 35,
+  /** An IPv6 option whose type says that a packet with it is not for who does not know it. */
+  ipOption: 36,
+  ipRoutingHeader: 37,
+  ipNoNextHeader: 38,
+  ipFragmentOverlap: 39,
+  ipFragmentTooLarge: 40,
+  /** No room for a fragment, or a datagram given up for newer ones. */
+  ipFragmentLimit: 41,
+  /** A datagram whose fragments did not all come in time. */
+  ipFragmentTimeout: 42,
+  /** An ICMP error about nothing that was sent, or one that changes nothing. */
+  icmpIgnored: 43,
 } as const;
 export type Drop = (typeof Drop)[keyof typeof Drop];
 

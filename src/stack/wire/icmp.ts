@@ -18,11 +18,29 @@ const REST = 4;
 export const ICMP_ECHO_REPLY = 0;
 export const ICMP_UNREACHABLE = 3;
 export const ICMP_ECHO = 8;
+export const ICMP_TIME_EXCEEDED = 11;
 export const ICMPV6_UNREACHABLE = 1;
+export const ICMPV6_PACKET_TOO_BIG = 2;
+export const ICMPV6_TIME_EXCEEDED = 3;
+export const ICMPV6_PARAMETER_PROBLEM = 4;
 export const ICMPV6_ECHO = 128;
 export const ICMPV6_ECHO_REPLY = 129;
 /** ICMPv6 types below this are errors (RFC 4443 §2.1). */
 export const ICMPV6_FIRST_INFORMATIONAL = 128;
+
+/** Code of ICMP type 3: fragmentation needed and DF set (RFC 1191 §4). */
+export const ICMP_FRAGMENTATION_NEEDED = 4;
+/** Code of time exceeded, for both versions: fragment reassembly time exceeded. */
+export const REASSEMBLY_TIME_EXCEEDED = 1;
+
+/** Codes of ICMPv6 parameter problems (RFC 4443 §3.4, RFC 7112 §6). */
+export const ParameterProblem = {
+  erroneousField: 0,
+  unknownNextHeader: 1,
+  unknownOption: 2,
+  incompleteFirstFragment: 3,
+} as const;
+export type ParameterProblem = (typeof ParameterProblem)[keyof typeof ParameterProblem];
 
 /** Why a packet could not be delivered. */
 export const Unreachable = {

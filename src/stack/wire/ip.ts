@@ -2,12 +2,15 @@
 
 /** Protocol and next header numbers (IANA). */
 export const Protocol = {
+  ipv6HopByHop: 0,
   icmp: 1,
   tcp: 6,
   udp: 17,
+  ipv6Routing: 43,
   ipv6Fragment: 44,
   icmpv6: 58,
   ipv6NoNext: 59,
+  ipv6DestinationOptions: 60,
 } as const;
 
 /**
@@ -35,6 +38,20 @@ export class IpPacket {
   destination1 = 0;
   destination2 = 0;
   destination3 = 0;
+  /** Whether this is one of several fragments of a datagram; then the next four fields hold. */
+  isFragment = false;
+  /** Bytes of the datagram in front of this fragment's. */
+  fragmentOffset = 0;
+  moreFragments = false;
+  /** 16 bits for IPv4, 32 for IPv6. */
+  identification = 0;
+  /** Offset of the field that names the protocol of `payload`, in bytes from `start`: what an error points at. */
+  protocolAt = 0;
+  /** ICMP message that the sender of a dropped packet is due: its type, or -1 for none. */
+  errorType = -1;
+  errorCode = 0;
+  /** Pointer of a parameter problem, in bytes from `start`. */
+  errorPointer = 0;
   /** Payload bytes per segment when the device joined several; else 0. */
   segmentSize = 0;
   /** Whether the L4 checksum was verified by the device (or never needed). */

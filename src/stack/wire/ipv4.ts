@@ -28,9 +28,8 @@ const CHECKSUM = 10;
 const SOURCE = 12;
 const DESTINATION = 16;
 
-const DONT_FRAGMENT = 0x4000;
-/** More Fragments and the 13 bits of the offset. */
-const FRAGMENT_MASK = 0x3fff;
+const MORE_FRAGMENTS = 0x2000;
+const OFFSET_MASK = 0x1fff;
 const OPTION_END = 0;
 const OPTION_NOP = 1;
 const OPTION_LSRR = 131;
@@ -50,7 +49,13 @@ export function parseIpv4(memory: Memory, start: number, end: number, packet: Ip
     const drop = checkOptions(view, start + IPV4_HEADER_LEN, start + headerLen);
     if (drop !== Drop.none) return drop;
   }
-  if ((view.getUint16(start + FRAGMENT) & FRAGMENT_MASK) !== 0) return Drop.ipFragment;
+  const fragment = view.getUint16(start + FRAGMENT);
+  packet.isFragment = (fragment & (MORE_FRAGMENTS | OFFSET_MASK)) !== 0;
+  packet.moreFragments = (fragment & MORE_FRAGMENTS) !== 0;
+  packet.fragmentOffset = (fragment & OFFSET_MASK) << 3;
+  packet.identification = view.getUint16(start + IDENTIFICATION);
+  packet.protocolAt = PROTOCOL;
+  packet.errorType = -1;
   packet.version = 4;
   packet.start = start;
   packet.payload = start + headerLen;
@@ -88,10 +93,20 @@ function checkOptions(view: DataView, start: number, end: number): Drop {
   return Drop.none;
 }
 
+/** What the fragment field of a header that is written holds. */
+export const Ipv4Fragment = {
+  /** DF: the packet is never cut. */
+  never: 0x4000,
+  /** Whole, but routers may cut it. */
+  allowed: 0,
+  more: 0x2000,
+} as const;
+
 /**
- * Writes an IPv4 header without options at `at`. DF is set and the identification zero, as RFC 6864 §4.1 allows for
- * packets that are never fragmented.
+ * Writes an IPv4 header without options at `at`.
  * @param totalLength header and payload, bytes
+ * @param identification zero for packets that are never fragmented (RFC 6864 §4.1)
+ * @param fragment the flags of `Ipv4Fragment`, with the offset in units of eight bytes
  * @param source IPv4 address as a big-endian 32-bit integer
  */
 export function emitIpv4(
@@ -100,6 +115,8 @@ export function emitIpv4(
   totalLength: number,
   protocol: number,
   trafficClass: number,
+  identification: number,
+  fragment: number,
   source: number,
   destination: number,
 ): void {
@@ -107,8 +124,8 @@ export function emitIpv4(
   view.setUint8(at, 0x45);
   view.setUint8(at + TOS, trafficClass);
   view.setUint16(at + TOTAL_LENGTH, totalLength);
-  view.setUint16(at + IDENTIFICATION, 0);
-  view.setUint16(at + FRAGMENT, DONT_FRAGMENT);
+  view.setUint16(at + IDENTIFICATION, identification);
+  view.setUint16(at + FRAGMENT, fragment);
   view.setUint8(at + TTL, 64);
   view.setUint8(at + PROTOCOL, protocol);
   view.setInt32(at + SOURCE, source);
@@ -117,7 +134,8 @@ export function emitIpv4(
     0x4500 +
     trafficClass +
     totalLength +
-    DONT_FRAGMENT +
+    identification +
+    fragment +
     0x4000 + // TTL 64
     protocol +
     (source >>> 16) +

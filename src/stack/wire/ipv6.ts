@@ -10,7 +10,7 @@
  */
 import type { Memory } from "../memory/slab.ts";
 import { Drop } from "./drop.ts";
-import { type IpPacket, Protocol } from "./ip.ts";
+import type { IpPacket } from "./ip.ts";
 
 export const IPV6_HEADER_LEN = 40;
 const PAYLOAD_LENGTH = 4;
@@ -18,24 +18,32 @@ const NEXT_HEADER = 6;
 const HOP_LIMIT = 7;
 const SOURCE = 8;
 const DESTINATION = 24;
-/** Hop-by-hop, routing, fragment, destination options, mobility: headers that may stand before the payload. */
-const EXTENSION_HEADERS: ReadonlySet<number> = new Set([0, 43, 60, 135]);
+/** Of a fragment header. */
+const FRAGMENT_HEADER_NEXT = 0;
+const FRAGMENT_HEADER_OFFSET = 2;
+const FRAGMENT_HEADER_ID = 4;
+export const IPV6_FRAGMENT_HEADER_LEN = 8;
+/** Where the Payload Length field stands: parameter problems point at it. */
+export const IPV6_PAYLOAD_LENGTH_AT: number = PAYLOAD_LENGTH;
 
-/** Parses the IPv6 header at bytes [start, end) of `memory` into `packet`. */
+/**
+ * Parses the IPv6 header at bytes [start, end) of `memory` into `packet`; `payload` and `protocol` are those of what
+ * follows, be it an extension header (see ip/extension-headers).
+ */
 export function parseIpv6(memory: Memory, start: number, end: number, packet: IpPacket): Drop {
   const { view } = memory;
   if (end - start < IPV6_HEADER_LEN) return Drop.ipTruncated;
   const payloadLength = view.getUint16(start + PAYLOAD_LENGTH);
-  // RFC 2675 jumbograms (payload length 0 with a hop-by-hop option) are refused with the hop-by-hop header below.
+  // A jumbogram (RFC 2675) has length 0 here: nothing is left of it then, so its option is never seen.
   if (start + IPV6_HEADER_LEN + payloadLength > end) return Drop.ipTotalLength;
-  const nextHeader = view.getUint8(start + NEXT_HEADER);
-  if (nextHeader === Protocol.ipv6Fragment) return Drop.ipFragment;
-  if (EXTENSION_HEADERS.has(nextHeader)) return Drop.ipExtensionHeader;
+  packet.isFragment = false;
+  packet.errorType = -1;
+  packet.protocolAt = NEXT_HEADER;
   packet.version = 6;
   packet.start = start;
   packet.payload = start + IPV6_HEADER_LEN;
   packet.end = start + IPV6_HEADER_LEN + payloadLength;
-  packet.protocol = nextHeader;
+  packet.protocol = view.getUint8(start + NEXT_HEADER);
   packet.hopLimit = view.getUint8(start + HOP_LIMIT);
   packet.trafficClass = (view.getUint16(start) >>> 4) & 0xff;
   packet.source0 = view.getInt32(start + SOURCE);
@@ -77,4 +85,37 @@ export function emitIpv6Addresses(
     view.setInt32(at + SOURCE + 4 * i, words[source + i] as number);
     view.setInt32(at + DESTINATION + 4 * i, words[destination + i] as number);
   }
+}
+
+/**
+ * Parses the fragment header at `at`, which is known to fit (RFC 8200 §4.5). One that is first and last is no fragment
+ * (RFC 6946 §4).
+ *
+ * ```
+ * |  Next Header  |   Reserved    |      Fragment Offset    |Res|M|
+ * |                         Identification                        |
+ * ```
+ */
+export function parseIpv6Fragment(memory: Memory, at: number, packet: IpPacket): void {
+  const { view } = memory;
+  const field = view.getUint16(at + FRAGMENT_HEADER_OFFSET);
+  packet.fragmentOffset = field & 0xfff8;
+  packet.moreFragments = (field & 1) !== 0;
+  packet.isFragment = packet.fragmentOffset > 0 || packet.moreFragments;
+  packet.identification = view.getInt32(at + FRAGMENT_HEADER_ID);
+}
+
+/** Writes a fragment header at `at`. @param offset bytes of the datagram in front, a multiple of 8 */
+export function emitIpv6Fragment(
+  memory: Memory,
+  at: number,
+  nextHeader: number,
+  offset: number,
+  more: boolean,
+  identification: number,
+): void {
+  const { view } = memory;
+  view.setUint16(at + FRAGMENT_HEADER_NEXT, nextHeader << 8);
+  view.setUint16(at + FRAGMENT_HEADER_OFFSET, offset | (more ? 1 : 0));
+  view.setInt32(at + FRAGMENT_HEADER_ID, identification);
 }
