@@ -8,8 +8,7 @@
  *
  * What is held: packet memory is the slab's, whose size is the limit of all buffers; flows are limited by `maxFlows` and
  * `maxFlowsPerSource`, handshakes by `synBacklog`, TIME-WAIT by `maxTimeWait`, datagrams by one batch, fragments as
- * ip/reassembly says. After `close()` nothing is armed and
- * nothing is held.
+ * ip/reassembly says. After `close()` nothing is armed and nothing is held.
  *
  * ```
  *  receive ──> ip/input ──────────> tcp ──> flow (connection.ts) ──> nextReady()
@@ -175,6 +174,7 @@ export class Stack implements FlowStack {
     if (result === FragmentResult.held) return true;
     if (result === FragmentResult.dropped) {
       this.#tellSender(packet);
+      this.#reassembly.settle();
       return false;
     }
     // What stood behind the fragment header of IPv6 may be more headers.

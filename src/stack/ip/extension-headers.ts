@@ -172,13 +172,16 @@ export function carriesIcmpv6Error(memory: Memory, start: number, end: number): 
   const { view } = memory;
   let kind = view.getUint8(start + 6);
   let at = start + IPV6_HEADER_LEN;
+  let isLater = false;
   for (let headers = 0; headers <= MAX_HEADERS && at < end; headers++) {
-    if (kind === Protocol.icmpv6) return view.getUint8(at) < ICMPV6_FIRST_INFORMATIONAL;
+    // Behind the first fragment there is no telling: then it may be one.
+    if (kind === Protocol.icmpv6) return isLater || view.getUint8(at) < ICMPV6_FIRST_INFORMATIONAL;
     const isFragment = kind === Protocol.ipv6Fragment;
     const hasOptions =
       kind === Protocol.ipv6HopByHop || kind === Protocol.ipv6Routing || kind === Protocol.ipv6DestinationOptions;
     if ((!hasOptions && !isFragment) || at + 8 > end) return false;
     kind = view.getUint8(at);
+    if (isFragment) isLater = (view.getUint16(at + 2) & 0xfff8) !== 0;
     at += isFragment ? IPV6_FRAGMENT_HEADER_LEN : (view.getUint8(at + 1) + 1) << 3;
   }
   return false;

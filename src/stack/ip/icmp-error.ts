@@ -15,6 +15,7 @@ import {
   ICMPV6_CODES,
   ICMPV6_TIME_EXCEEDED,
   ICMPV6_UNREACHABLE,
+  isIcmpError,
   REASSEMBLY_TIME_EXCEEDED,
   type Unreachable,
 } from "../wire/icmp.ts";
@@ -189,8 +190,10 @@ export class IcmpErrors {
   ): void {
     const output = this.#output;
     const { queue, slab } = output;
-    if (!queue.hasRoom(COPIED_ROOM) || !this.allow(now, words, source)) return;
-    const at = queue.begin();
+    // RFC 1122 §3.2.2, RFC 4443 §2.4 e.1: never about an error. All of RFC 792 but those are questions and answers.
+    if (isIpv4 && protocol === Protocol.icmp && isIcmpError(slab.view.getUint8(offset))) return;
+    if (!queue.hasRoom(COPIED_ROOM)) return;
+    const at = queue.nextHeader;
     const body = at + output.headerLength(isIpv4);
     emitIcmp(slab, body, isIpv4 ? ICMP_TIME_EXCEEDED : ICMPV6_TIME_EXCEEDED, REASSEMBLY_TIME_EXCEEDED, 0);
     const quote = body + ICMP_HEADER_LEN;
@@ -211,6 +214,9 @@ export class IcmpErrors {
     const copied = Math.min(length, most);
     // The cells are given away before the queue is written: a copy it is.
     slab.bytes.copyWithin(data, offset, offset + copied);
+    if (!isIpv4 && carriesIcmpv6Error(slab, quote, data + copied)) return;
+    if (!this.allow(now, words, source)) return;
+    queue.begin();
     const icmp = isIpv4 ? Protocol.icmp : Protocol.icmpv6;
     output.finishIcmp(at, isIpv4, body, data + copied, 0, 0, icmp, words, destination, source);
   }

@@ -45,6 +45,9 @@ const MAX_DATAGRAMS = 1024;
 /** Fragments of a datagram: the largest one over links of 576 bytes has 119. */
 const MAX_FRAGMENTS = 128;
 const MAX_TOTAL = 65_535;
+/** The two bits of the traffic class that are ECN's, and "congestion experienced" (RFC 3168 §5). */
+const ECN_MASK = 3;
+const ECN_CE = 3;
 /** Words of a key: source, destination, identification, protocol (IPv4 only) and version. */
 const KEY_WORDS = 10;
 const KEY_DESTINATION = 4;
@@ -131,7 +134,7 @@ export class Reassembly {
     const end = start + length;
     const previous = this.#place(slot, start);
     const next = previous === 0 ? (this.#first[slot] as number) : (this.#cells.next[previous] as number);
-    if (this.#isCopy(next, packet, start, end)) return FragmentResult.held;
+    if (this.#isCopy(slot, next, packet, start, end)) return FragmentResult.held;
     if (this.#contradicts(slot, previous, next, start, end, packet.moreFragments)) {
       this.#kill(slot);
       return this.#drop(Drop.ipFragmentOverlap);
@@ -144,7 +147,10 @@ export class Reassembly {
     if (!packet.moreFragments) this.#total[slot] = end;
     if (start === 0) {
       this.#protocol[slot] = packet.protocol;
-      this.#trafficClass[slot] = packet.trafficClass;
+      this.#trafficClass[slot] = (this.#trafficClass[slot] as number) | packet.trafficClass;
+    } else if ((packet.trafficClass & ECN_MASK) === ECN_CE) {
+      // RFC 3168 §5.3: one marked fragment marks the whole.
+      this.#trafficClass[slot] = (this.#trafficClass[slot] as number) | ECN_CE;
     }
     if (this.#received[slot] !== this.#total[slot]) return FragmentResult.held;
     const made = this.#assemble(slot, packet);
@@ -216,6 +222,7 @@ export class Reassembly {
     this.#fragments[slot] = 0;
     this.#received[slot] = 0;
     this.#total[slot] = -1;
+    this.#trafficClass[slot] = 0;
     this.#isDead[slot] = 0;
     this.#ages.append(packet.version === 4 ? 0 : 1, slot);
     this.#sources.append(bucket, slot);
@@ -237,9 +244,10 @@ export class Reassembly {
   }
 
   /** Whether `cell` begins a fragment that is the same as the one at hand: duplicates are normal (RFC 8200 §4.5). */
-  #isCopy(cell: number, packet: IpPacket, start: number, end: number): boolean {
+  #isCopy(slot: number, cell: number, packet: IpPacket, start: number, end: number): boolean {
     const cells = this.#cells;
     if (cell === 0 || cells.at[cell] !== start || cells.fragmentEnd[cell] !== end) return false;
+    if (packet.moreFragments === (this.#total[slot] === end)) return false;
     const { bytes } = this.#slab;
     let from = packet.payload;
     for (let part = cell; from < packet.end; part = cells.next[part] as number) {

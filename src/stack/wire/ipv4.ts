@@ -55,7 +55,6 @@ export function parseIpv4(memory: Memory, start: number, end: number, packet: Ip
   packet.fragmentOffset = (fragment & OFFSET_MASK) << 3;
   packet.identification = view.getUint16(start + IDENTIFICATION);
   packet.protocolAt = PROTOCOL;
-  packet.errorType = -1;
   packet.version = 4;
   packet.start = start;
   packet.payload = start + headerLen;

@@ -37,7 +37,6 @@ export function parseIpv6(memory: Memory, start: number, end: number, packet: Ip
   // A jumbogram (RFC 2675) has length 0 here: nothing is left of it then, so its option is never seen.
   if (start + IPV6_HEADER_LEN + payloadLength > end) return Drop.ipTotalLength;
   packet.isFragment = false;
-  packet.errorType = -1;
   packet.protocolAt = NEXT_HEADER;
   packet.version = 6;
   packet.start = start;
