@@ -1,10 +1,10 @@
 /** IP input, ICMP and UDP: what is answered, delivered or dropped, and counted. Behaviours 91, 92, 107, 111 to 121. */
 import t from "tap";
 import { DatagramResult } from "../../src/stack/flow/flow.ts";
+import { addressWords, drops, endWords, FAMILIES } from "./ip-kit.ts";
 import {
   CLIENT,
   CLIENT_PORT,
-  type Family,
   Flag,
   icmpPacket,
   ipPacket,
@@ -17,24 +17,6 @@ import {
   tcpSegment,
   udpPacket,
 } from "./kit.ts";
-
-const FAMILIES: readonly Family[] = [4, 6];
-
-/** The four words of an address, IPv4 in mapped form. */
-function addressWords(address: Uint8Array): number[] {
-  const view = new DataView(address.buffer, address.byteOffset, address.length);
-  if (address.length === 4) return [0, 0, 0xffff, view.getInt32(0)];
-  return [0, 4, 8, 12].map((at) => view.getInt32(at));
-}
-
-/** Local (the server) at 0, remote (the client) at 4. */
-function endWords(family: Family): Int32Array {
-  return Int32Array.from([...addressWords(SERVER[family]), ...addressWords(CLIENT[family])]);
-}
-
-function drops(kit: Kit): Readonly<Record<string, number>> {
-  return kit.stack.stats().drops;
-}
 
 t.test("echo (RFC 1122 §3.2.2.6, RFC 4443 §4.2)", async (t) => {
   for (const family of FAMILIES) {
@@ -64,9 +46,11 @@ t.test("echo (RFC 1122 §3.2.2.6, RFC 4443 §4.2)", async (t) => {
         if (type !== echo) t.equal(kit.deliver(icmpPacket(family, type, 0, 1, new Uint8Array(40))), false);
       }
       for (const code of [1, 255]) t.equal(kit.deliver(icmpPacket(family, echo, code, 1, new Uint8Array(8))), false);
-      t.same(drops(kit), { icmpType: 257 });
+      // Packet too big for nothing that was sent.
+      const counted = family === 4 ? { icmpType: 257 } : { icmpType: 256, icmpIgnored: 1 };
+      t.same(drops(kit), counted);
       t.equal(kit.deliver(icmpPacket(family, echo, 0, 1, new Uint8Array(8), 0x1234)), false);
-      t.same(drops(kit), { icmpType: 257, icmpChecksum: 1 });
+      t.same(drops(kit), { ...counted, icmpChecksum: 1 });
       t.equal(kit.out.length, 0);
       kit.finish();
       t.end();
@@ -252,8 +236,10 @@ t.test("UDP to clients", async (t) => {
         t.equal(packet?.udp?.payload.length, length);
         t.equal(isStream(1, length, packet?.udp?.payload ?? new Uint8Array(1)), true);
       }
-      t.equal(kit.stack.sendDatagram(words, 0, 53, 4, CLIENT_PORT, block, most + 1), DatagramResult.tooBig);
-      t.equal(kit.stack.sendDatagram(words, 0, 53, 4, CLIENT_PORT, block, 65_507), DatagramResult.tooBig);
+      // What lies between leaves in fragments.
+      const tooMuch = family === 4 ? 65_508 : 65_528;
+      t.equal(kit.stack.sendDatagram(words, 0, 53, 4, CLIENT_PORT, block, tooMuch), DatagramResult.tooBig);
+      t.equal(kit.stack.sendDatagram(words, 0, 53, 4, CLIENT_PORT, block, 200_000), DatagramResult.tooBig);
       t.same(drops(kit), { udpLength: 2 });
       kit.slab.release(block);
       kit.finish();
@@ -317,8 +303,8 @@ t.test("UDP to clients", async (t) => {
         if (kit.stack.sendPortUnreachable(endWords(family), 0, 53, 4, CLIENT_PORT, 65_507, kit.now)) sent++;
         kit.take();
       }
-      t.equal(sent, 1000, "the rate limit of ICMP errors (RFC 4443 §2.4 f)");
-      t.equal(drops(kit)["icmpRateLimit"], 501);
+      t.ok(sent > 450 && sent < 550, `the rate limit of ICMP errors to one client (RFC 4443 §2.4 f): ${sent}`);
+      t.equal(drops(kit)["icmpRateLimit"], 1501 - sent);
       kit.takeOut();
       kit.finish();
       t.end();
@@ -381,13 +367,7 @@ t.test("IPv4 headers (RFC 791, RFC 1122 §3.2.1)", async (t) => {
       drop: "tcpTruncated",
     },
     { name: "header checksum", packet: ipPacket({ ...ends, checksum: 0x1234 }, syn()), drop: "ipChecksum" },
-    { name: "first fragment", packet: ipPacket({ ...ends, fragment: 0x2000 }, syn()), drop: "ipFragment" },
-    { name: "later fragment", packet: ipPacket({ ...ends, fragment: 0x0001 }, syn()), drop: "ipFragment" },
     { name: "reserved flag alone is no fragment", packet: ipPacket({ ...ends, fragment: 0x8000 }, syn()), drop: "" },
-    { name: "IP in IP", packet: ipPacket({ ...ends, protocol: 4 }, syn()), drop: "ipProtocol" },
-    { name: "IPv6 in IP", packet: ipPacket({ ...ends, protocol: 41 }, syn()), drop: "ipProtocol" },
-    { name: "ICMPv6 in IPv4", packet: ipPacket({ ...ends, protocol: 58 }, syn()), drop: "ipProtocol" },
-    { name: "protocol 255", packet: ipPacket({ ...ends, protocol: 255 }, syn()), drop: "ipProtocol" },
     { name: "options: NOP, end, garbage behind the end", packet: withOptions(1, 1, 0, 131), drop: "" },
     {
       name: "record route and timestamp are ignored",
@@ -441,15 +421,6 @@ t.test("IPv6 headers (RFC 8200)", async (t) => {
       packet: ipPacket({ ...ends, length: 19 }, syn()),
       drop: "tcpTruncated",
     },
-    { name: "hop-by-hop", packet: ipPacket({ ...ends, protocol: 0 }, syn()), drop: "ipExtensionHeader" },
-    { name: "routing", packet: ipPacket({ ...ends, protocol: 43 }, syn()), drop: "ipExtensionHeader" },
-    { name: "destination options", packet: ipPacket({ ...ends, protocol: 60 }, syn()), drop: "ipExtensionHeader" },
-    { name: "fragment", packet: ipPacket({ ...ends, protocol: 44 }, syn()), drop: "ipFragment" },
-    { name: "no next header: quietly", packet: ipPacket({ ...ends, protocol: 59 }, syn()), drop: "ipProtocol" },
-    { name: "IPv4 in IPv6", packet: ipPacket({ ...ends, protocol: 4 }, syn()), drop: "ipProtocol" },
-    { name: "IPv6 in IPv6", packet: ipPacket({ ...ends, protocol: 41 }, syn()), drop: "ipProtocol" },
-    { name: "ICMP in IPv6", packet: ipPacket({ ...ends, protocol: 1 }, syn()), drop: "ipProtocol" },
-    { name: "ESP", packet: ipPacket({ ...ends, protocol: 50 }, syn()), drop: "ipProtocol" },
   ];
   for (const { name, packet, drop } of rows) {
     t.test(name, (t) => {
