@@ -184,6 +184,12 @@ const action: fc.Arbitrary<Action> = fc.record({
   wait: fc.oneof(fc.constantFrom(0, 1, 20, 40, 200, 1000), fc.nat(100_000)),
 });
 
+/** A router's word about a packet of the stack, true or not. */
+function packetTooBig({ family }: Drill, about: Packet | undefined, mtu: number): Uint8Array {
+  const quote = about?.bytes.slice(0, 100) ?? new Uint8Array(60);
+  return family === 4 ? icmpPacket(4, 3, 4, mtu & 0xffff, quote) : icmpPacket(6, 2, 0, mtu >>> 0, quote);
+}
+
 /** Does one action; what is sent is checked by the kit's dissector on the way. */
 function act(d: Drill, { kind, seq, ack, flags, window, length, options, port, wait }: Action): void {
   const flow: TcpConnection | undefined = d.flows[Math.min(d.flows.length - 1, port)];
@@ -225,6 +231,9 @@ function act(d: Drill, { kind, seq, ack, flags, window, length, options, port, w
     case 10:
     case 11:
       d.advance(d.now + wait);
+      break;
+    case 13:
+      d.deliver(packetTooBig(d, d.out[d.out.length - 1 - (seq & 3)], window + ack));
       break;
     default: {
       const packet = tcpPacket(d.family, {
