@@ -95,23 +95,32 @@ const almostPacket = fc
   .tuple(
     fc.uint8Array({ minLength: 20, maxLength: 120 }),
     fc.constantFrom(4, 6),
-    fc.constantFrom(1, 6, 17, 58),
+    fc.constantFrom(1, 6, 17, 58, 0, 43, 44, 60),
     fc.integer({ min: 5, max: 8 }),
+    fc.constantFrom(0x4000, 0x4000, 0x2000, 0x2001, 0x0001, 0x0003, 0x3fff),
   )
-  .map(([bytes, family, protocol, words]) => {
+  .map(([bytes, family, protocol, words, fragment]) => {
     const packet = bytes.slice();
     const view = new DataView(packet.buffer);
     if (family === 4) {
       packet.set([0x40 | words, 0]);
       view.setUint16(2, packet.length);
-      view.setUint16(6, 0x4000);
-      packet[9] = protocol;
+      view.setUint16(6, fragment);
+      // Fragments are of one datagram, so that they meet.
+      if (fragment !== 0x4000)
+        packet.set([0, 1, fragment >>> 8, fragment & 0xff, 64, 17, 0, 0, 10, 0, 0, 2, 10, 0, 0, 3], 4);
+      else packet[9] = protocol;
       view.setUint16(10, 0);
       view.setUint16(10, 0xffff - plainSum(packet.subarray(0, Math.min(packet.length, words * 4))));
     } else if (packet.length >= 40) {
       packet[0] = 0x60;
       view.setUint16(4, packet.length - 40);
       packet[6] = protocol;
+      if (protocol === 44 && packet.length >= 48) {
+        packet.set([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0xfd, 1], 8);
+        packet.fill(1, 26, 40);
+        packet.set([17, 0, 0, (fragment & 7) * 8 + (fragment >>> 13 === 1 ? 1 : 0), 0, 0, 0, 1], 40);
+      }
     }
     return packet;
   });
@@ -392,6 +401,8 @@ interface World {
   readonly sendBuffer: number;
   readonly tso: boolean;
   readonly nagle: boolean;
+  /** MTU of the way to the client. */
+  readonly hopMtu: number;
   /** Most bytes that the applications read or write at once. */
   readonly gulp: number;
 }
@@ -417,6 +428,7 @@ const world: fc.Arbitrary<World> = fc.record({
   sendBuffer: fc.constantFrom(1500, 100_000),
   tso: fc.boolean(),
   nagle: fc.boolean(),
+  hopMtu: fc.constantFrom(1500, 1500, 1280),
   gulp: fc.constantFrom(700, 20_000),
 });
 
@@ -598,7 +610,13 @@ function play(w: World): void {
       throw new Error(`no end: ${flow.state} ${flow.error}, ${where}, read ${read}, written ${written}, at ${d.now}`);
     }
     if (flow.error !== null) throw new Error(`the flow ended: ${flow.error}`);
-    for (const packet of d.takeOut()) c.carry(false, () => c.onPacket(packet));
+    for (const packet of d.takeOut()) {
+      const payload = packet.tcp?.payload.length ?? 0;
+      const largest = Math.min(payload, d.segmentSizes.get(packet) || payload);
+      // The hop that does not take it says so, if its message gets through.
+      if (packet.bytes.length - payload + largest <= w.hopMtu) c.carry(false, () => c.onPacket(packet));
+      else c.carry(true, () => d.deliver(packetTooBig(d, packet, w.hopMtu)));
+    }
     let next = Math.min(c.rtoAt, appAt, d.stack.nextTimeout());
     let first = -1;
     c.network.forEach(({ at }, i) => {
