@@ -25,8 +25,10 @@ export interface EchoResult {
 /** When nothing has come back for so long, what is under way counts as lost. */
 const LOST_MS = 500;
 const INDEX_BYTES = 4;
+/** A prime: sizes are spread over all that there are, however many datagrams are sent. */
+const SIZE_STEP = 7919;
 
-/** Sends datagrams of growing sizes and compares what comes back. */
+/** Sends datagrams of all sizes and compares what comes back. */
 export async function echo(options: EchoOptions): Promise<EchoResult> {
   const { sockets = 1 } = options;
   const each = Math.ceil(options.count / sockets);
@@ -51,7 +53,7 @@ async function echoOnSocket({ version, count, largest, parallel }: EchoOptions):
   let wrong = 0;
   let underWay = 0;
   const datagram = (i: number): Buffer => {
-    const size = INDEX_BYTES + ((i * 37) % (largest - INDEX_BYTES + 1));
+    const size = INDEX_BYTES + ((i * SIZE_STEP) % (largest - INDEX_BYTES + 1));
     const bytes = Buffer.from(all.subarray(0, size));
     bytes.writeUInt32BE(i);
     return bytes;
