@@ -3,6 +3,7 @@
  * which large packets have gone out lately, so that only messages about those are believed.
  */
 import { grown, KeyTable } from "../flow/key-table.ts";
+import { isMapped } from "../wire/ip.ts";
 
 /** Destinations that are remembered; the oldest goes first. */
 const MAX_DESTINATIONS = 256;
@@ -115,7 +116,9 @@ export class PathMtus {
 
   #hash(protocol: number, words: Int32Array, source: number, destination: number, ports: number): number {
     let hash = Math.imul(this.#seed ^ protocol, 0x9e3779b1) ^ ports;
-    for (let i = 0; i < 4; i++) {
+    // Mapped IPv4 addresses differ in their last word only.
+    const isIpv4 = isMapped(words[source] as number, words[source + 1] as number, words[source + 2] as number);
+    for (let i = isIpv4 ? 3 : 0; i < 4; i++) {
       hash = Math.imul(hash ^ (words[source + i] as number), 0x85ebca6b);
       hash ^= hash >>> 13;
       hash = Math.imul(hash ^ (words[destination + i] as number), 0xc2b2ae35);
