@@ -53,7 +53,8 @@ async function echoOnSocket({ version, count, largest, parallel }: EchoOptions):
   let wrong = 0;
   let underWay = 0;
   const datagram = (i: number): Buffer => {
-    const size = INDEX_BYTES + ((i * SIZE_STEP) % (largest - INDEX_BYTES + 1));
+    // The first is the largest.
+    const size = largest - ((i * SIZE_STEP) % (largest - INDEX_BYTES + 1));
     const bytes = Buffer.from(all.subarray(0, size));
     bytes.writeUInt32BE(i);
     return bytes;
