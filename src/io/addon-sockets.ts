@@ -103,7 +103,8 @@ export class AddonSockets implements PolledSockets {
     const length = first === null ? 0 : first.length;
     const offset = first === null || length === 0 ? 0 : this.#copies.copy(first, length);
     const generation = this.#handles.generations[handle] as number;
-    const fd = this.#request.connect(target, port, handle, generation, offset, length);
+    // Without room for a copy nothing is sent yet, as when the socket takes nothing.
+    const fd = this.#request.connect(target, port, handle, generation, Math.max(offset, 0), offset < 0 ? 0 : length);
     if (fd < 0) {
       this.#handles.forget(handle);
       return fd;

@@ -79,7 +79,7 @@ export interface Sockets {
   readonly open: number;
   readonly sender: Sender;
   /**
-   * Starts connecting a stream, and hands it `first` (at most 1 KiB, copied) if it takes bytes at once.
+   * Starts connecting a stream, and hands it `first` (a few KiB at most, copied) if it takes bytes at once.
    * @param port not looked at for a Unix socket
    * @returns a handle, or -errno
    */

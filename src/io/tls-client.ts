@@ -6,6 +6,7 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { isIP, type Socket } from "node:net";
 import * as tls from "node:tls";
+import { Errno } from "./addon.ts";
 import { IoError } from "./poller.ts";
 import {
   CLOSED_IN_HANDSHAKE,
@@ -24,6 +25,8 @@ export class TlsClient {
   readonly #context: tls.SecureContext;
   /** Of the last connection that was accepted. */
   #session: Buffer | null = null;
+  /** Until the server has failed at one: some cannot take sessions up again. */
+  #resumes = true;
 
   /** @throws IoError when CA, certificate or key cannot be used */
   constructor(settings: TlsSettings) {
@@ -47,13 +50,15 @@ export class TlsClient {
 
   /**
    * Starts TLS on a connected socket.
-   * @param done hears once: null when the peer is who it has to be, else why not; then nothing was sent to it
+   * @param done hears once: null when the peer is who it has to be, else why not; then nothing was sent to it. EAGAIN: it
+   * may have been the session that was offered; from now on none is
    */
   start(raw: Socket, done: (problem: StreamProblem | null) => void): tls.TLSSocket {
     const { serverName } = this.#settings;
     let isAccepted = false;
     let isOver = false;
     let session: Buffer | null = null;
+    const offered = this.#resumes ? this.#session : null;
     const socket = tls.connect({
       socket: raw,
       secureContext: this.#context,
@@ -64,16 +69,20 @@ export class TlsClient {
       checkServerIdentity: (_host, certificate) => tls.checkServerIdentity(serverName, certificate),
       // `#verify` decides: it can say what is wrong with the certificate, and knows of the pin.
       rejectUnauthorized: false,
-      ...(this.#session === null ? {} : { session: this.#session }),
+      ...(offered === null ? {} : { session: offered }),
     });
     const finish = (problem: StreamProblem | null): void => {
       if (isOver) return;
       isOver = true;
       isAccepted = problem === null;
-      // A session that leads nowhere is not offered again.
-      if (isAccepted) this.#session = session ?? this.#session;
-      else this.#session = null;
-      done(problem);
+      if (problem === null) {
+        this.#session = session ?? this.#session;
+        done(null);
+        return;
+      }
+      this.#session = null;
+      if (offered !== null) this.#resumes = false;
+      done(offered === null ? problem : { errno: Errno.EAGAIN, text: problem.text });
     };
     socket.on("session", (ticket: Buffer) => {
       if (isAccepted) this.#session = ticket;

@@ -400,6 +400,11 @@ export class Dialer<T> {
   onError(handle: number, errno: number): void {
     const dial = this.#dials[handle] as Dial<T>;
     const { upstream, servers } = this.#options;
+    if (errno === Errno.EAGAIN && !dial.wasAgain) {
+      dial.wasAgain = true;
+      this.#redial(dial);
+      return;
+    }
     if (upstream.server !== null && dial.isConnected && errno !== Errno.ECONNREFUSED) {
       this.#onCutOff(dial, "The proxy reset the connection during the handshake");
       return;

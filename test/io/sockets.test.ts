@@ -365,6 +365,20 @@ for (const kind of KINDS) {
     lab.close(t);
   });
 
+  t.test(`${kind}: first bytes that there is no room for do not stop a stream from connecting`, async (t) => {
+    const port = await listen(t, (socket) => socket.resume());
+    const lab = new Lab(t, kind);
+    const first = Buffer.alloc(3000, "x");
+    const handles = Array.from({ length: 40 }, () => lab.sockets.connect(LOOPBACK, port, first));
+    t.same(
+      handles.filter((handle) => handle < 0),
+      [],
+    );
+    await lab.until(() => handles.every((handle) => lab.events.includes(`connected ${handle}`)));
+    for (const handle of handles) lab.sockets.close(handle);
+    lab.close(t);
+  });
+
   t.test(`${kind}: with no descriptors left new streams fail, and those that are open go on`, async (t) => {
     const script = `
       import net from "node:net";

@@ -133,6 +133,40 @@ for (const kind of KINDS) {
     });
   }
 
+  t.test(`${kind}: a server that fails when a session is taken up is not offered one again`, async (t) => {
+    let refuses = false;
+    const server = createTlsServer({ ...proxy, allowHalfOpen: true }, (socket) => {
+      socket.on("error", () => {});
+      socket.write("hi");
+      reused.push(socket.isSessionReused());
+    });
+    const reused: boolean[] = [];
+    server.prependListener("connection", (socket: Socket) => {
+      if (refuses) socket.destroy();
+    });
+    server.on("tlsClientError", () => {});
+    const port = await listening(t, server);
+    const lab = new Lab(t, kind, { tls: TRUSTING });
+    const connect = async (): Promise<void> => {
+      const handle = await lab.connected(LOOPBACK, port);
+      await lab.heard(`data ${handle}`);
+      lab.sockets.close(handle);
+      lab.events.length = 0;
+    };
+    await connect();
+    refuses = true;
+    const second = lab.sockets.connect(LOOPBACK, port, null);
+    await lab.heard(`error ${second}`);
+    t.equal(lab.events.at(-1), `error ${second} ${Errno.EAGAIN}`, "it is worth another try");
+    const third = lab.sockets.connect(LOOPBACK, port, null);
+    await lab.until(() => lab.events.includes(`error ${third} ${Errno.ECONNRESET}`));
+    refuses = false;
+    await connect();
+    await connect();
+    t.same(reused, [false, false, false]);
+    lab.close(t);
+  });
+
   const pinned = (cert: string): TlsSettings => ({ ...TRUSTING, ca: null, pinSha256: sha256Of(cert) });
   const OUTCOMES: readonly { name: string; server: TlsOptions; settings: TlsSettings; says: RegExp }[] = [
     { name: "a certificate of our authority", server: proxy, settings: TRUSTING, says: /^connected$/ },
@@ -295,8 +329,10 @@ for (const kind of KINDS) {
     const first = await lab.connected(LOOPBACK, port, Buffer.from("x"));
     await until(() => heard.length > 0);
     raw[0]?.resetAndDestroy();
-    await lab.heard(`error ${first}`);
-    t.same(lab.events.at(-1), `error ${first} ${Errno.ECONNRESET}`);
+    // Without the addon a reset right behind data is an end at times: that is all that libuv tells of it.
+    const told = [`error ${first} ${Errno.ECONNRESET}`, ...(kind === "node" ? [`end ${first}`] : [])];
+    await until(() => lab.events.some((event) => told.includes(event)));
+    t.ok(told.includes(lab.events.at(-1) ?? ""), lab.events.join());
     const second = await lab.connected(LOOPBACK, port, Buffer.from("y"));
     await until(() => heard.length > 1);
     const end = ending(sockets[1] as TLSSocket);
