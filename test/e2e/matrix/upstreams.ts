@@ -179,7 +179,6 @@ export const UPSTREAMS: readonly UpstreamKind[] = [
     name: "`tunrelay serve` behind a Unix socket, SOCKS5",
     programs: ["socat"],
     start: startUnixSocket,
-    isFull: true,
     works: "ok | ok | ok | silence | kept | kept | ok",
     fails: "ECONNREFUSED | EHOSTUNREACH | ENETUNREACH | EHOSTUNREACH / EACCES | EHOSTUNREACH",
     ends: "ECONNREFUSED | ECONNRESET | FIN | ECONNREFUSED | ok",
