@@ -1,7 +1,7 @@
 // npm test [-- OPTION... FILTER...]: compiles, builds the addon if it is missing, runs the test files and counts the tests
 // in them. A filter is a folder or file below test/. The last line is `N passed, N failed, N skipped`.
 // It fails on any failure, when nothing passed, and with CI=true on a skip.
-//   --unit    what tells one Node.js from another: everything but test/e2e and test/house
+//   --unit    what tells one Node.js from another: everything but test/cli, test/e2e and test/house
 //   --smoke   the shortest end-to-end test
 //   --built   of what is compiled already
 //
@@ -40,7 +40,7 @@ function buildAddon() {
 
 /** What the options choose, and below which paths. */
 const CHOICES = {
-  "--unit": (file) => !/^test\/(e2e|house)\//.test(file),
+  "--unit": (file) => !/^test\/(cli|e2e|house)\//.test(file),
   "--smoke": (file) => file === "test/e2e/smoke.test",
 };
 
