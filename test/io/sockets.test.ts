@@ -264,10 +264,13 @@ for (const kind of KINDS) {
     t.same(lab.events, [`connected ${handle}`]);
     lab.sockets.resume(handle);
     lab.turn();
-    // Without the addon to ask the kernel, a reset that is there before its bytes were read looks like an end (libuv).
-    const last = kind === "node" ? `end ${handle}` : `error ${handle} ${Errno.ECONNRESET}`;
-    await lab.heard(last);
-    t.same(lab.events, [`connected ${handle}`, `data ${handle}`, last]);
+    const reset = `error ${handle} ${Errno.ECONNRESET}`;
+    // Without the addon to ask the kernel, a reset that is there before its bytes were read looks like an end to some
+    // versions of libuv.
+    const lasts = kind === "node" ? [reset, `end ${handle}`] : [reset];
+    await lab.until(() => lab.events.some((event) => lasts.includes(event)));
+    t.same(lab.events.slice(0, 2), [`connected ${handle}`, `data ${handle}`]);
+    t.ok(lab.events.length === 3 && lasts.includes(lab.events[2] ?? ""), lab.events.join());
     t.equal(lab.text, "no, because");
     lab.close(t);
   });
