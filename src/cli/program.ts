@@ -93,7 +93,7 @@ function addRun(program: Command, finish: Finish): void {
     .addOption(
       new Option(
         "-p, --proxy <url>",
-        "socks5://, socks4a://, http://, https://, direct:// or reject://; TUNRELAY_PROXY if absent (repeatable: a chain)",
+        "socks5://, socks4://, socks4a://, http://, https://, direct:// or reject://; TUNRELAY_PROXY if absent (repeatable: a chain)",
       )
         .argParser(collect)
         .default([], "none"),
@@ -110,7 +110,7 @@ function addRun(program: Command, finish: Finish): void {
     .addOption(repeatable("--route <cidr>", "route into the device, such as 192.0.2.0/24, or default"))
     .option("--interface <name>", "send upstream traffic through this interface")
     .option("--fwmark <number>", "mark upstream traffic, for `ip rule`; decimal or 0x")
-    .option("--udp-timeout <duration>", "forget a silent UDP client after this time", "120s")
+    .option("--udp-timeout <duration>", "forget a UDP client without datagrams after this time", "120s")
     .option("--connect-timeout <duration>", "time for connecting to proxy or destination", "10s")
     .option("--answer-timeout <duration>", "time for the proxy's answer", "30s")
     .option("--tcp-timeout <duration>", "reset a connection without data for this time", "24h")

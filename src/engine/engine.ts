@@ -226,7 +226,7 @@ export class Engine implements PollSink, SocketSink {
   async stop(drainMs: number): Promise<void> {
     this.#relay.drain();
     const until = performance.now() + drainMs;
-    while (!this.#stopped && performance.now() < until && this.#stack.openFlows > 0) {
+    while (!this.#stopped && performance.now() < until && (this.#stack.openFlows > 0 || this.#sockets.lingering > 0)) {
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
     this.#close();

@@ -114,6 +114,11 @@ export class AddonSockets implements PolledSockets {
     return handle;
   }
 
+  /** What was written is the kernel's. */
+  get lingering(): number {
+    return 0;
+  }
+
   get firstSent(): number {
     return this.#firstSent;
   }

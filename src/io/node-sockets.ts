@@ -83,6 +83,8 @@ export class NodeSockets implements PolledSockets, StreamOwner {
   #waiting = 0;
   #errorText = "";
   #firstSent = 0;
+  /** Closed, and not gone. */
+  readonly #lingering: Set<NodeStream> = new Set();
 
   /**
    * @param poller makes the connections; without one Node does, and mark and interface cannot be had
@@ -126,6 +128,10 @@ export class NodeSockets implements PolledSockets, StreamOwner {
 
   get errorText(): string {
     return this.#errorText;
+  }
+
+  get lingering(): number {
+    return this.#lingering.size;
   }
 
   get firstSent(): number {
@@ -213,6 +219,7 @@ export class NodeSockets implements PolledSockets, StreamOwner {
   /** @internal */
   onWritten(stream: NodeStream): void {
     this.#account(stream);
+    if (stream.handle < 0 && stream.isGone) this.#lingering.delete(stream);
     if (stream.blocked && stream.handle >= 0 && 2 * stream.waiting <= this.#share) {
       stream.events |= StreamEvent.writable;
       this.onEvent(stream);
@@ -459,7 +466,10 @@ export class NodeSockets implements PolledSockets, StreamOwner {
     if (!this.#handles.isOpen(handle)) return;
     const stream = this.#forget(handle);
     if (stream === null) this.#datagrams.close(handle);
-    else stream.close();
+    else {
+      stream.close();
+      if (!stream.isGone) this.#lingering.add(stream);
+    }
   }
 
   reset(handle: number): void {

@@ -187,6 +187,11 @@ export class NodeStream {
     this.#socket?.end();
   }
 
+  /** Whether nothing of it is left, in Node either. */
+  get isGone(): boolean {
+    return this.#socket === null || this.#socket.destroyed;
+  }
+
   /** Closes in order: what was written is delivered first, if the peer takes it. */
   close(): void {
     this.handle = -1;

@@ -86,6 +86,8 @@ export interface Sockets {
   connect(target: StreamTarget, port: number, first: Uint8Array | null): number;
   /** What the last `onError` meant beyond its number, such as what is wrong with a certificate; else empty. */
   readonly errorText: string;
+  /** Streams that were closed in order and whose last bytes the kernel has not taken yet. */
+  readonly lingering: number;
   /** Bytes of `first` that the last `connect` got rid of at once; the rest is the caller's to send when connected. */
   readonly firstSent: number;
   /** Opens a datagram socket; with an `address` it sends to and receives from that one only. @returns handle or -errno */

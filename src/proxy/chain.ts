@@ -71,6 +71,7 @@ export class ChainUpstream implements Upstream {
   readonly rejects: boolean = false;
   readonly carriesIpv6: boolean;
   readonly #hops: Hops;
+  readonly hops: number;
 
   /**
    * @param upstreams the first one is connected to
@@ -79,6 +80,7 @@ export class ChainUpstream implements Upstream {
   constructor(upstreams: readonly Upstream[]) {
     if (upstreams.length < 2) throw new RangeError(`Chain has ${upstreams.length} proxies, expected 2 or more`);
     this.#hops = new Hops([...upstreams]);
+    this.hops = upstreams.length;
     this.label = upstreams.map(({ label }) => label).join(" -> ");
     this.server = this.#hops.at(0).server;
     this.carriesIpv6 = this.#hops.at(upstreams.length - 1).carriesIpv6;

@@ -80,7 +80,10 @@ class Dial<T> {
   doubt: Doubt = Doubt.none;
   /** What the proxy had said when messages that went together came into doubt. */
   doubted: Refusal | null = null;
-  wasAgain = false;
+  /** How often the proxy has asked for another connection. */
+  agains = 0;
+  /** Whether a TLS session that was offered may have been to blame. */
+  wasSession = false;
 
   constructor(target: T, sending: Sending) {
     this.target = target;
@@ -350,8 +353,9 @@ export class Dialer<T> {
         this.#open(dial, handshake);
         return handshake.consumed;
       case HandshakeStep.again:
-        if (dial.wasAgain) break;
-        dial.wasAgain = true;
+        // Each hop of a chain may ask once.
+        if (dial.agains >= (this.#options.upstream.hops ?? 1)) break;
+        dial.agains++;
         this.#redial(dial);
         return -1;
       default:
@@ -400,8 +404,8 @@ export class Dialer<T> {
   onError(handle: number, errno: number): void {
     const dial = this.#dials[handle] as Dial<T>;
     const { upstream, servers } = this.#options;
-    if (errno === Errno.EAGAIN && !dial.wasAgain) {
-      dial.wasAgain = true;
+    if (errno === Errno.EAGAIN && !dial.wasSession) {
+      dial.wasSession = true;
       this.#redial(dial);
       return;
     }

@@ -86,6 +86,9 @@ export class HttpCredentials {
       this.#offered = [...new Set(challenges.map(describeChallenge))].join(", ").slice(0, 100);
       return ChallengeResult.unknown;
     }
+    // Several flows had the same nonce when it died: the first of them has brought a new one already.
+    const isLate = used !== null && this.#current !== null && used !== this.#current;
+    if (isLate && !best.isStale) return ChallengeResult.retry;
     const wasProven = this.#isProven && used === this.#current;
     const { authorization, isStale } = best;
     const isNew = used === null || used.name !== authorization.name;

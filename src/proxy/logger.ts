@@ -16,7 +16,7 @@ export interface Logger {
  * - `reset-by-client`, `reset-by-upstream`: by one of its ends.
  * - `client-gone`: the client did not acknowledge any more.
  * - `idle`: no data in either direction for the time that is allowed.
- * - `evicted`: UDP, to make room for another one.
+ * - `evicted`: to make room for another one: a UDP client, or a connection whose client did not answer.
  * - `stopped`: the engine ended.
  */
 export type FlowEnd =

@@ -485,5 +485,5 @@ const END_OF_ERROR: Readonly<Record<FlowErrorCode, FlowEnd>> = {
   FLOW_RESET: "reset-by-client",
   FLOW_TIMEOUT: "client-gone",
   FLOW_UNREACHABLE: "client-gone",
-  FLOW_ABORTED: "stopped",
+  FLOW_ABORTED: "evicted",
 };

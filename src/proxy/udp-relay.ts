@@ -37,6 +37,8 @@ import { type Handshake, Refusal, type Upstream } from "./upstream.ts";
 const KEY_WORDS = 5;
 /** Datagrams kept while the upstream is being asked. */
 const MAX_WAITING = 32;
+/** What all datagrams that wait for an association may take: this part of the packet memory, as a shift. */
+const WAITING_SHIFT = 3;
 /** How often idle associations are looked for. */
 const SWEEP_MS = 1000;
 /** What the network says of a destination that cannot be reached. */
@@ -110,11 +112,14 @@ export class UdpRelay implements DialOwner<Association> {
   #dropped = 0;
   #refused = 0;
   #evicted = 0;
+  #waitingBytes = 0;
+  readonly #maxWaitingBytes: number;
 
   /** @param drain writes the stack's transmit queue to the device */
   constructor(sockets: Sockets, stack: FlowStack, options: UdpRelayOptions, drain: () => void) {
     this.#sockets = sockets;
     this.#stack = stack;
+    this.#maxWaitingBytes = stack.slab.bytes.length >> WAITING_SHIFT;
     this.#options = options;
     this.#drain = drain;
     this.#table = new KeyTable(KEY_WORDS, options.seed);
@@ -219,7 +224,8 @@ export class UdpRelay implements DialOwner<Association> {
     const length = inbox.length[i] as number;
     if (association.waiting === null) {
       this.#send(association, association.address, port, offset, length);
-    } else if (association.waiting.length < MAX_WAITING) {
+    } else if (association.waiting.length < MAX_WAITING && this.#waitingBytes + length <= this.#maxWaitingBytes) {
+      this.#waitingBytes += length;
       const bytes = this.#stack.slab.bytes.slice(offset, offset + length);
       association.waiting.push({ address: association.address, port, bytes });
     } else {
@@ -398,6 +404,7 @@ export class UdpRelay implements DialOwner<Association> {
     association.ipv4 = handle;
     this.#setHandle(handle, association);
     const waiting = association.waiting ?? [];
+    this.#forgetWaiting(association);
     association.waiting = null;
     for (const datagram of waiting) this.#sendCopy(association, datagram);
     association.toPort = -1;
@@ -545,6 +552,7 @@ export class UdpRelay implements DialOwner<Association> {
     const { slot, control } = association;
     if (this.#bySlot[slot] !== association) return;
     if (control >= 0 && association.waiting !== null) this.#dialer.cancel(control);
+    this.#forgetWaiting(association);
     this.#bySlot[slot] = null;
     this.#order.remove(slot);
     this.#table.remove(slot);
@@ -554,6 +562,11 @@ export class UdpRelay implements DialOwner<Association> {
       this.#sockets.close(handle);
     }
     if (this.#options.logger.flow !== undefined) this.#tell(association, end, reason);
+  }
+
+  /** Takes what waits for an association out of the account. */
+  #forgetWaiting(association: Association): void {
+    for (const { bytes } of association.waiting ?? []) this.#waitingBytes -= bytes.length;
   }
 
   #tell(association: Association, end: FlowEnd, reason: string): void {

@@ -100,6 +100,8 @@ export interface Upstream {
   connect(destination: Destination, pipelined?: boolean): Handshake | null;
   /** Whether `connect` can put all of its messages into `start()`. Some proxies hang then: it has to be tried. */
   readonly canPipeline: boolean;
+  /** Proxies on the way, each of which may ask for another connection once; 1 if absent. */
+  readonly hops?: number;
   /** The handshake that opens a UDP association; null where `udp` is not `associate`. */
   associate(): Handshake | null;
 }

@@ -69,6 +69,12 @@ function parsePlace(host: string, at: number, tail: string, defaults: UrlDefault
 }
 
 function parseUnixPath(tail: string, defaults: UrlDefaults): Place {
+  // One slash too many before user and password would make a path of them, and show them.
+  if (tail.includes("@")) {
+    throw invalid(
+      "Proxy URL has an @ in the path of its Unix socket: write two slashes before user@host, or %40 in a path",
+    );
+  }
   if (/[?#]/.test(tail)) {
     throw invalid("Proxy URL has a ? or # in the path of its Unix socket: write them as %3F and %23");
   }

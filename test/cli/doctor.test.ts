@@ -152,7 +152,7 @@ t.test("doctor with few open files", { skip }, async (t) => {
   t.match(few.row("descriptors").remedy, /ulimit -Hn/);
   const none = await examine(t, limited(40));
   t.equal(none.outcome.status, 71, none.outcome.stdout);
-  t.equal(none.row("descriptors").cause, "The limit of open files is 40: not one connection can be relayed");
+  t.equal(none.row("descriptors").cause, "The limit of open files is 40: that is too few for run to start");
 });
 
 t.test("doctor without the addon, or with a file that is none: exit 71", { skip }, async (t) => {

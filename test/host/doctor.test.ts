@@ -136,7 +136,7 @@ const rows: readonly Row[] = [
   { name: "descriptors", change: { descriptors: () => ({ limit: 1052, open: 20 }) }, state: "ok" },
   {
     ...{ name: "descriptors", change: { descriptors: () => ({ limit: 52, open: 20 }) }, state: "problem" },
-    cause: "The limit of open files is 52: not one connection can be relayed",
+    cause: "The limit of open files is 52: that is too few for run to start",
   },
   {
     ...{ name: "descriptors", change: { files: { "/proc/sys/fs/file-nr": "900\t0\t1000\n" } }, state: "warning" },

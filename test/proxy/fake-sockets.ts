@@ -37,6 +37,7 @@ export class FakeSockets implements Sockets {
   /** Set to make the next `connect` or `openDatagram` fail. */
   failWith = 0;
   firstSent = 0;
+  readonly lingering = 0;
   /** Whether `connect` takes the first bytes at once. */
   takesFirst = false;
   writeLimit: number = Number.POSITIVE_INFINITY;

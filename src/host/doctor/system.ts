@@ -52,6 +52,9 @@ export function lookAtMemory({ machine: { memoryLimit }, needs }: Examination): 
   );
 }
 
+/** With fewer than these the program has not enough to load itself. */
+const FEWEST_FLOWS = 24;
+
 /** `descriptors` */
 export function lookAtDescriptors({ machine, needs }: Examination): Verdict {
   const found = machine.descriptors();
@@ -71,7 +74,7 @@ export function lookAtDescriptors({ machine, needs }: Examination): Verdict {
       : `The machine has ${allocated} of at most ${most} files open (sysctl fs.file-max)`;
   const remedy =
     own <= flows ? "raise it (ulimit -Hn, LimitNOFILE= of the service, --ulimit nofile of the container)" : "raise it";
-  if (flows < 1) return problem("system", `${cause}: not one connection can be relayed`, remedy);
+  if (flows < FEWEST_FLOWS) return problem("system", `${cause}: that is too few for run to start`, remedy);
   return warning(`${cause}: at most ${flows} connections at a time, not ${needs.flows}`, remedy);
 }
 
