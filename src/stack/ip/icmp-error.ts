@@ -19,7 +19,7 @@ import {
   REASSEMBLY_TIME_EXCEEDED,
   type Unreachable,
 } from "../wire/icmp.ts";
-import { type IpPacket, Protocol } from "../wire/ip.ts";
+import { answerAddresses, type IpPacket, Protocol } from "../wire/ip.ts";
 import { emitIpv4, IPV4_HEADER_LEN, Ipv4Fragment } from "../wire/ipv4.ts";
 import {
   emitIpv6,
@@ -151,14 +151,7 @@ export class IcmpErrors {
     // RFC 4443 §2.4 e.1: never about an error. In IPv4 what has no ICMP protocol number is none.
     if (!isIpv4 && carriesIcmpv6Error(slab, packet.start, packet.end)) return false;
     const words = this.#words;
-    words[0] = packet.destination0;
-    words[1] = packet.destination1;
-    words[2] = packet.destination2;
-    words[3] = packet.destination3;
-    words[4] = packet.source0;
-    words[5] = packet.source1;
-    words[6] = packet.source2;
-    words[7] = packet.source3;
+    answerAddresses(packet, words);
     if (!this.allow(now, words, 4)) return true;
     if (!queue.hasRoom()) return false;
     const at = queue.begin();

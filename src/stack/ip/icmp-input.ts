@@ -17,7 +17,7 @@ import {
   ICMPV6_ECHO_REPLY,
   ICMPV6_PACKET_TOO_BIG,
 } from "../wire/icmp.ts";
-import { type IpPacket, Protocol, pseudoHeaderSum } from "../wire/ip.ts";
+import { answerAddresses, type IpPacket, Protocol, pseudoHeaderSum } from "../wire/ip.ts";
 import { FragmentsResult, finishInFragments, firstFragmentBody } from "./fragmentation.ts";
 import { type IcmpQuote, parseQuote } from "./icmp-quote.ts";
 import type { IpOutput } from "./output.ts";
@@ -82,14 +82,7 @@ function isFromDestination(packet: IpPacket, quoted: Int32Array): boolean {
 function sendReply(output: IpOutput, packet: IpPacket, isIpv4: boolean, rest: number, now: number): Drop {
   const { queue, slab, pathMtus } = output;
   if (!queue.hasRoom()) return Drop.transmitQueueFull;
-  words[0] = packet.destination0;
-  words[1] = packet.destination1;
-  words[2] = packet.destination2;
-  words[3] = packet.destination3;
-  words[4] = packet.source0;
-  words[5] = packet.source1;
-  words[6] = packet.source2;
-  words[7] = packet.source3;
+  answerAddresses(packet, words);
   const type = isIpv4 ? ICMP_ECHO_REPLY : ICMPV6_ECHO_REPLY;
   const protocol = isIpv4 ? Protocol.icmp : Protocol.icmpv6;
   const data = packet.payload + ICMP_HEADER_LEN;

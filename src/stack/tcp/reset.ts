@@ -2,7 +2,7 @@
 
 import { Drop } from "../wire/drop.ts";
 import type { IpPacket } from "../wire/ip.ts";
-import { addressSum, Protocol } from "../wire/ip.ts";
+import { addressSum, answerAddresses, Protocol } from "../wire/ip.ts";
 import { ACK_FLAG, emitTcp, RST, TCP_CHECKSUM, TCP_HEADER_LEN, type TcpSegment } from "../wire/tcp.ts";
 import { acceptableSeq } from "./acceptable-seq.ts";
 import { KEY_REMOTE, type TcpContext } from "./context.ts";
@@ -11,18 +11,6 @@ import { State } from "./state.ts";
 import type { Tcb } from "./tcb.ts";
 
 const words = new Int32Array(8);
-
-/** Fills `words` with the packet's destination and source: the ends as our answer has them. */
-function answerAddresses(packet: IpPacket): void {
-  words[0] = packet.destination0;
-  words[1] = packet.destination1;
-  words[2] = packet.destination2;
-  words[3] = packet.destination3;
-  words[4] = packet.source0;
-  words[5] = packet.source1;
-  words[6] = packet.source2;
-  words[7] = packet.source3;
-}
 
 function packetAddressSum(packet: IpPacket): number {
   return (
@@ -37,7 +25,7 @@ function packetAddressSum(packet: IpPacket): number {
  */
 export function sendResetFor(ctx: TcpContext, packet: IpPacket, seg: TcpSegment): void {
   const hasAck = (seg.flags & ACK_FLAG) !== 0;
-  answerAddresses(packet);
+  answerAddresses(packet, words);
   emitBare(
     ctx,
     packet.version === 4,

@@ -83,3 +83,15 @@ export function pseudoHeaderSum(packet: IpPacket, protocol: number, length: numb
 export function isMapped(a0: number, a1: number, a2: number): boolean {
   return a2 === 0xffff && a0 === 0 && a1 === 0;
 }
+
+/** Fills `words` with the packet's destination and source, four words each: the ends as an answer has them. */
+export function answerAddresses(packet: IpPacket, words: Int32Array): void {
+  words[0] = packet.destination0;
+  words[1] = packet.destination1;
+  words[2] = packet.destination2;
+  words[3] = packet.destination3;
+  words[4] = packet.source0;
+  words[5] = packet.source1;
+  words[6] = packet.source2;
+  words[7] = packet.source3;
+}
